@@ -1,0 +1,67 @@
+"""How the emulated kernel says no, and how tdxfs says that its input is wrong.
+
+A `Refusal` is an answer of the emulated kernel: it carries the errno that the
+system call returns. A `UserError` is about what a person typed or wrote into a
+file: one line, no traceback.
+"""
+
+import errno
+from typing import ClassVar
+
+
+class Refusal(OSError):
+    """The emulated kernel refuses; `errno` is what the system call returns."""
+
+    number: ClassVar[int] = errno.EIO
+
+    def __init__(self, why: str = "") -> None:
+        super().__init__(self.number, why or errno.errorcode[self.number])
+
+
+class NoEntry(Refusal):
+    """ENOENT: no such name in the tree."""
+
+    number = errno.ENOENT
+
+
+class NotADirectory(Refusal):
+    """ENOTDIR: a path goes through something that is not a directory."""
+
+    number = errno.ENOTDIR
+
+
+class NotPermitted(Refusal):
+    """EPERM: the operation is not allowed, whoever asks."""
+
+    number = errno.EPERM
+
+
+class NoDevice(Refusal):
+    """ENODEV: the object behind an open descriptor is gone, or does not match."""
+
+    number = errno.ENODEV
+
+
+class NoAddress(Refusal):
+    """ENXIO: the file is there, what it would speak about is not."""
+
+    number = errno.ENXIO
+
+
+class InputOutput(Refusal):
+    """EIO: the attribute cannot be shown (`autosuspend_delay_ms`)."""
+
+    number = errno.EIO
+
+
+class InvalidValue(Refusal):
+    """EINVAL: the bytes written mean nothing to this file."""
+
+    number = errno.EINVAL
+
+
+class UserError(Exception):
+    """
+    What the user gave is wrong. The text is one line that names the file (or
+    option), the key, the value and the rule.
+    """

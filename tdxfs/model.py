@@ -1,0 +1,456 @@
+"""What every field means: the canonical reference of tdxfs.
+
+Two values matter. A `Topology` is what a machine is made of: it is what a topology
+file says, and it never changes. A `Machine` is that topology booted under its
+`Policies`: everything that a reader of the mount sees is computed from one Machine.
+
+Addresses and sizes are bytes, ranges are half-open ``[base, base + size)``, ids are the
+kernel's. TDX capability is nowhere a field: it follows from ranges (`capability`).
+Nothing here does I/O, prints or refuses; `validate` says whether a Topology makes sense.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from functools import cached_property
+
+from attrs import Factory, define, frozen
+from immutables import Map
+
+from tdxfs.policy import Policies
+from tdxfs.ranges import Range, Ranges, RunMap
+
+PAGE_SIZE = 4096
+KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
+
+KERNELS = ("6.1", "6.12", "7.3")
+"""The kernels that a topology may name, oldest first."""
+
+
+def kernel_at_least(kernel: str, since: str) -> bool:
+    """Whether `kernel` ("6.12") is `since` or newer."""
+    return _release(kernel) >= _release(since)
+
+
+def _release(kernel: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in kernel.split("."))
+
+
+class MemoryKind(Enum):
+    """
+    What memory is made of. Capability never depends on it; `firmware =
+    "disable-incapable"` does (it takes only CXL memory off the map).
+    """
+
+    DRAM = "dram"
+    HBM = "hbm"
+    CXL = "cxl"
+    NVDIMM = "nvdimm"
+
+
+class Provider(Enum):
+    """Which driver made a dax region; it decides the region's place in sysfs."""
+
+    HMEM = "hmem"
+    """Soft-reserved memory (EFI_MEMORY_SP), drivers/dax/hmem."""
+    CXL = "cxl"
+    """A CXL RAM region, drivers/dax/cxl.c."""
+    NVDIMM = "nvdimm"
+    """A persistent-memory namespace in devdax mode, drivers/dax/pmem.c."""
+
+
+class Driver(Enum):
+    """The two drivers of the dax bus, spelled as in ``/sys/bus/dax/drivers``."""
+
+    DEVICE_DAX = "device_dax"
+    KMEM = "kmem"
+
+
+class Zone(Enum):
+    """A memory zone, spelled as in ``valid_zones``."""
+
+    DMA = "DMA"
+    DMA32 = "DMA32"
+    NORMAL = "Normal"
+    MOVABLE = "Movable"
+
+
+# --- Topology: what the machine is made of -------------------------------------------
+
+
+@frozen
+class Cpu:
+    """One present logical CPU."""
+
+    id: int
+    node: int = 0
+    package: int = 0
+    die: int = 0
+    cluster: int = 0
+    core: int = 0
+    """``topology/core_id``: unique within its package."""
+    thread: int = 0
+    """Which hardware thread of its core: 0 is the first."""
+    online: bool = True
+
+
+@frozen
+class Cache:
+    """One cache level; every CPU has one of it, shared as `shared` says."""
+
+    level: int
+    type: str
+    """``Data``, ``Instruction`` or ``Unified``."""
+    size: int
+    """Bytes, a multiple of 1 KiB."""
+    ways: int
+    line: int = 64
+    """``coherency_line_size``, bytes."""
+    partitions: int = 1
+    """``physical_line_partition``."""
+    shared: str = "core"
+    """Which CPUs share one: those of the same ``core``, ``cluster``, ``die`` or ``package``."""
+
+    @property
+    def sets(self) -> int:
+        return self.size // (self.ways * self.line * self.partitions)
+
+
+@frozen
+class Access:
+    """HMAT performance of a memory node from its best initiators (``accessN``)."""
+
+    initiators: tuple[int, ...]
+    """Node ids."""
+    read_bandwidth: int | None = None
+    """MiB/s, as ``write_bandwidth``; None: the firmware gives none, and the file reads 0."""
+    write_bandwidth: int | None = None
+    read_latency: int | None = None
+    """Nanoseconds, as ``write_latency``."""
+    write_latency: int | None = None
+
+
+@frozen
+class SideCache:
+    """A memory-side cache that HMAT reports (``memory_side_cache/index<level>``)."""
+
+    level: int
+    size: int
+    """Bytes."""
+    line_size: int
+    """Bytes."""
+    indexing: int = 0
+    """0 direct-mapped, otherwise indexed."""
+    write_policy: int = 0
+    """0 write-back, 1 write-through, 2 other."""
+    address_mode: int = 0
+    """0 reserved, 1 extended linear (Linux 6.15 and later show it)."""
+
+
+@frozen
+class Memory:
+    """One stretch of System RAM of a node, as the firmware's memory map gives it."""
+
+    range: Range
+    hotplug: bool = False
+    """Hot-added after the TDX module was set up: never part of the RAM at boot."""
+    movable: bool = False
+    """Goes online in ZONE_MOVABLE."""
+
+
+@frozen
+class Node:
+    """A NUMA node that the firmware describes. It may lack CPUs, memory, or both."""
+
+    id: int
+    memory: tuple[Memory, ...] = ()
+    """Sorted by address. Not soft-reserved, persistent or BAR memory: see DaxRegion, PciDevice."""
+    kind: MemoryKind = MemoryKind.DRAM
+    access0: Access | None = None
+    """Best initiator of any class; None: no HMAT entry for this node."""
+    access1: Access | None = None
+    """Best CPU initiator."""
+    side_caches: tuple[SideCache, ...] = ()
+    memory_tier: int = 4
+    """The ``memory_tierN`` it belongs to while it has memory online; 4 is DRAM's."""
+
+
+@frozen
+class DaxDevice:
+    """A device-DAX instance ``dax<region>.<id>`` as it is at boot."""
+
+    id: int
+    mappings: tuple[Range, ...] = ()
+    """In the order of their page offsets; empty: a device of size 0."""
+    driver: Driver | None = Driver.DEVICE_DAX
+    align: int | None = None
+    """Bytes; None: the region's."""
+    memmap_on_memory: bool = False
+
+    @property
+    def size(self) -> int:
+        return sum(mapping.size for mapping in self.mappings)
+
+
+@frozen
+class DaxRegion:
+    """A dax region: memory that is not System RAM unless kmem takes it."""
+
+    id: int
+    provider: Provider
+    range: Range
+    target_node: int | None = None
+    """The node this memory would belong to if onlined; None: negative, and hidden in sysfs."""
+    numa_node: int | None = None
+    """Nearest online node, ``numa_node``; None: -1."""
+    align: int = 2 * MIB
+    """Bytes: 4 KiB, 2 MiB or 1 GiB."""
+    devices: tuple[DaxDevice, ...] = ()
+    kind: MemoryKind = MemoryKind.DRAM
+    memory_tier: int = 22
+    """Tier of the target node while this region's memory is all it has online."""
+    parent: str | None = None
+    """Path of the device that holds ``dax_region/``, below ``/sys/devices``; None: by provider and kernel."""
+    seed: int | None = None
+    """Instance id of the youngest idle device of a dynamic region; None: the files read empty."""
+
+    @property
+    def static(self) -> bool:
+        """Static regions (NVDIMM) have no ``create``, ``delete``, ``seed``; size and align are fixed."""
+        return self.provider is Provider.NVDIMM
+
+
+@frozen
+class Bar:
+    """A memory BAR of a PCI device: ``resource<index>``."""
+
+    index: int
+    range: Range
+    prefetchable: bool = True
+
+
+@frozen
+class PciDevice:
+    """A PCI function with memory BARs."""
+
+    address: str
+    """``DDDD:BB:DD.F``."""
+    vendor: int
+    device: int
+    pci_class: int
+    """24 bits, as ``class`` shows it."""
+    numa_node: int = 0
+    bars: tuple[Bar, ...] = ()
+
+
+@frozen
+class TdxPlatform:
+    """What the firmware and the TDX module say about TDX. Absent on machines without it."""
+
+    cmrs: tuple[Range, ...] = ()
+    """The convertible memory ranges, sorted and disjoint."""
+    module_version: tuple[int, int, int] = (1, 5, 5)
+    """Major, minor, update."""
+    first_keyid: int = 64
+    """First private KeyID."""
+    keyids: int = 64
+    """Number of private KeyIDs; one of them is TDX's global KeyID, the others are guests'."""
+    max_tdmrs: int = 64
+    max_reserved_per_tdmr: int = 16
+    max_cmrs: int = 32
+    pamt_entry_size: int = 16
+    """Bytes per PAMT entry, the same for 4 KiB, 2 MiB and 1 GiB pages."""
+    runtime_update: bool = True
+    """Whether the module can be updated at run time: ``seamldr_version`` is there."""
+    seamldr_version: tuple[int, int, int] = (1, 5, 1)
+    remaining_updates: int = 8
+
+
+@frozen
+class NodeCounters:
+    """Counters recorded from a real node; each mapping holds ``name -> value`` as printed."""
+
+    meminfo: Mapping[str, int] = Factory(dict)
+    """kB, pages for the HugePages lines."""
+    vmstat: Mapping[str, int] = Factory(dict)
+    numastat: Mapping[str, int] = Factory(dict)
+
+
+@frozen
+class MemoryLayout:
+    """How System RAM is divided into memory blocks."""
+
+    block_size: int = 128 * MIB
+    """Bytes; a power of two, at least 128 MiB on x86-64."""
+    offline: str = ""
+    """Ids of the blocks that are offline at boot, as a range list (``"12-15,20"``)."""
+    movable: str = ""
+    """Ids of the boot blocks that are in ZONE_MOVABLE, as a range list."""
+    auto_online: str = "online"
+    """``auto_online_blocks``: offline, online, online_kernel or online_movable."""
+
+
+@frozen
+class Topology:
+    """A machine as a topology file describes it."""
+
+    name: str = "unnamed"
+    description: str = ""
+    kernel: str = "7.3"
+    """The Linux that is emulated: one of `KERNELS`."""
+    cmdline: str = ""
+    """``/proc/cmdline``, without the newline."""
+    cpus: tuple[Cpu, ...] = ()
+    """Sorted by id."""
+    possible_cpus: int = 0
+    """Number of possible CPUs, ``0 .. n-1``; 0: as many as present."""
+    nr_cpus: int = 8192
+    """CONFIG_NR_CPUS: ``kernel_max`` + 1."""
+    model_name: str = "Intel(R) Xeon(R) Platinum 8592+"
+    modalias: str = ""
+    """CPU modalias as ``cpu/modalias`` shows it, without the newline; empty: a generic one."""
+    caches: tuple[Cache, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    """Sorted by id; the nodes the firmware describes."""
+    distances: tuple[tuple[int, ...], ...] = ()
+    """Row per entry of `nodes`, column likewise; empty: 10 local, 20 remote, as Linux without SLIT."""
+    possible_nodes: str = ""
+    """Range list of further possible nodes; `nodes` and target nodes are always possible."""
+    generic_initiators: str = ""
+    """Range list of the nodes with a generic initiator."""
+    memory: MemoryLayout = MemoryLayout()
+    dax_regions: tuple[DaxRegion, ...] = ()
+    """Sorted by id."""
+    pci_devices: tuple[PciDevice, ...] = ()
+    tdx: TdxPlatform | None = None
+    policies: Policies = Policies()
+    counters: Mapping[int, NodeCounters] = Factory(dict)
+    """Node id -> what was recorded; a node that is absent has derived counters."""
+    records: Mapping[str, str] = Factory(dict)
+    """File below ``proc/`` -> its recorded text, shown as it is: cpuinfo, iomem, meminfo, zoneinfo."""
+
+
+# --- Machine: the topology, booted ---------------------------------------------------
+
+
+class Why(Enum):
+    """Whether a page can back a TDX guest, and if not, why not."""
+
+    CAPABLE = "capable"
+    NOT_CONVERTIBLE = "not-convertible"
+    """Outside every CMR: no kernel can change that."""
+    NOT_COVERED = "not-covered"
+    """Convertible, but no TDMR covers it."""
+    RESERVED = "reserved"
+    """A reserved area of a TDMR: a PAMT, or memory left out when TDMRs were built."""
+
+
+@frozen
+class Block:
+    """State of a run of memory blocks: all that two neighbours may share."""
+
+    nodes: tuple[int, ...]
+    """Nodes whose memory lies in it; several when a node boundary falls inside."""
+    online: bool
+    zone: Zone | None
+    """The one zone it is in, or would join first; None: several (``valid_zones`` reads none)."""
+    dax: bool = False
+    """Memory that kmem brought: it can be removed."""
+
+
+@frozen
+class DaxState:
+    """A dax device as it is now."""
+
+    region: int
+    id: int
+    mappings: tuple[Range, ...]
+    driver: Driver | None
+    align: int
+    memmap_on_memory: bool
+    minor: int
+    """Minor number of ``/dev/daxX.Y``."""
+
+    @property
+    def name(self) -> str:
+        return f"dax{self.region}.{self.id}"
+
+    @property
+    def size(self) -> int:
+        return sum(mapping.size for mapping in self.mappings)
+
+
+@frozen
+class Tdmr:
+    """A TD memory region, as the kernel gave it to the TDX module."""
+
+    range: Range
+    """Aligned to 1 GiB at both ends."""
+    pamt: Range
+    """Where its PAMT lies: contiguous, from the local node where possible."""
+    reserved: tuple[Range, ...] = ()
+    """Sorted absolute ranges inside `range` that no TD page may come from."""
+
+
+@frozen
+class Tdx:
+    """What TDX became at boot."""
+
+    enabled: bool = False
+    disabled_reason: str = ""
+    """One sentence; empty when enabled."""
+    culprits: Ranges = Ranges()
+    """The System RAM because of which it was disabled; empty unless that is why."""
+    tdmrs: tuple[Tdmr, ...] = ()
+    exhausted: str = ""
+    """``tdmrs`` or ``reserved`` if that limit ended the initialisation, else empty."""
+
+
+@frozen
+class LogRecord:
+    """One line of the emulated kernel log."""
+
+    level: int
+    """The kernel's: 3 err, 4 warn, 5 notice, 6 info."""
+    usec: int
+    """Microseconds since boot."""
+    text: str
+
+
+@define(frozen=True, slots=False, eq=False)
+class Machine:
+    """
+    A booted machine: one immutable value. `boot.boot` makes the first one; every
+    change is a function from Machine to Machine (`attrs.evolve`).
+    """
+
+    topology: Topology
+    policies: Policies
+    ram: RunMap[int]
+    """Address -> node of all System RAM the kernel knows, online or not; kmem memory included."""
+    blocks: RunMap[Block]
+    """Memory block id -> its state."""
+    dax: Map[tuple[int, int], DaxState]
+    """(region id, instance id) -> device."""
+    cpus_online: frozenset[int]
+    tdx: Tdx
+    tdx_memory: RunMap[Why]
+    """Address -> verdict, for all memory of the machine, dax and BARs too; fixed at boot."""
+    hidden: RunMap[int] = RunMap()
+    """Address -> node of memory that the firmware took off the map."""
+    log: tuple[LogRecord, ...] = ()
+
+    @cached_property
+    def nodes(self) -> dict[int, Node]:
+        """Node id -> what the firmware says of it."""
+        return {node.id: node for node in self.topology.nodes}
+
+    @cached_property
+    def regions(self) -> dict[int, DaxRegion]:
+        return {region.id: region for region in self.topology.dax_regions}
+
+    @cached_property
+    def cpus(self) -> dict[int, Cpu]:
+        """Present CPUs by id."""
+        return {cpu.id: cpu for cpu in self.topology.cpus}

@@ -1,0 +1,505 @@
+"""The declaration machinery: a directory is a class, a file in it is declared like a property.
+
+::
+
+    class NodeDir(Directory[int]):
+        '''A NUMA node.'''
+
+        WHAT = "/sys/devices/system/node/node<id>"
+
+        @ro(LIST, size=cpulist_size)
+        def cpulist(self) -> frozenset[int]:
+            '''Online CPUs of the node.'''
+            return ...
+
+        @link
+        def subsystem(self) -> str:
+            '''The node bus.'''
+            return "/sys/bus/node"
+
+        @links("memory<id>", block_path)
+        def memory_blocks(self) -> Collection[int]:
+            '''Memory blocks that lie in the node.'''
+            return ...
+
+One declaration gives the file, its mode and size, its absence (`visible`, `since`, `until`,
+`tier`), its ABI text (the docstring), its JSON value and its parser (the codec).
+
+A `Directory` is a view: (path, machine, key). It is made when somebody looks, holds nothing,
+and resolves one name at a time; a family of a million children is a collection of keys.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Callable, Collection, Iterable, Iterator
+from enum import Enum
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, cast
+
+from attrs import define, frozen
+
+from tdxfs.errors import NotPermitted, Refusal
+from tdxfs.model import PAGE_SIZE, Machine, kernel_at_least
+from tdxfs.sysfs.codec import Codec
+
+K = TypeVar("K")
+V = TypeVar("V")
+D = TypeVar("D", bound="Directory[Any]")
+UNSET: Any = None
+"""Default of what every declaration is given."""
+DirectoryClass: TypeAlias = "type[Directory[Any]]"
+
+
+class Tier(Enum):
+    """Where an entry comes from; ``--abi`` chooses which are shown."""
+
+    KERNEL = "kernel"
+    """Exists in Linux, byte for byte."""
+    PROPOSED = "proposed"
+    """The ABI that the discussion asks for."""
+    EMULATOR = "emulator"
+    """Only tdxfs."""
+
+
+ALL_TIERS = frozenset(Tier)
+
+
+class Reader(Enum):
+    """How read(2) serves a file's text."""
+
+    TEXT = "text"
+    """seq_file: any offset, cut at PAGE_SIZE - 1 for sysfs files."""
+    CPUMASK = "cpumask"
+    """cpumap_print_to_pagebuf(): short reads, EPERM past the end (facts: sysfs-semantics 7.2)."""
+    RECORDS = "records"
+    """One record per read(2), as /dev/kmsg."""
+
+
+@define(eq=False)
+class File:
+    """A file of the tree: what stat says, and how it is shown."""
+
+    mode: int
+    """Type and permission bits."""
+    size: int
+    show: Callable[[], bytes]
+    """The whole content, made anew; raises Refusal when the kernel would."""
+    store: Callable[[bytes], None]
+    reader: Reader = Reader.TEXT
+    rdev: int = 0
+    nlink: ClassVar[int] = 1
+
+
+@define(eq=False)
+class Link:
+    """A symbolic link; `target` is relative, as the kernel makes it."""
+
+    target: str
+    mode: ClassVar[int] = stat.S_IFLNK | 0o777
+    size: ClassVar[int] = 0
+    nlink: ClassVar[int] = 1
+    rdev: ClassVar[int] = 0
+
+
+Entry: TypeAlias = "File | Link | Directory[Any]"
+
+
+@define(eq=False)
+class _Declared:
+    """What every kind of declaration has: who shows it, and since when."""
+
+    name: str = ""
+    doc: str = ""
+    tier: Tier = Tier.KERNEL
+    since: str = ""
+    """First kernel that has it, "" for all."""
+    until: str = ""
+    """First kernel that lacks it again, "" for none."""
+
+    def on(self, machine: Machine, tiers: Collection[Tier]) -> bool:
+        kernel = machine.topology.kernel
+        return (
+            self.tier in tiers
+            and (not self.since or kernel_at_least(kernel, self.since))
+            and (not self.until or not kernel_at_least(kernel, self.until))
+        )
+
+    def adopt(self, owner: DirectoryClass, name: str) -> None:
+        """Take the name and the tier of the class that declares it."""
+        self.name = self.name or name
+        if owner.TIER is not Tier.KERNEL:
+            self.tier = owner.TIER
+
+
+@define(eq=False)
+class Attribute(_Declared, Generic[D, V]):
+    """One file, declared once; reads like a property on its directory."""
+
+    codec: Codec[V] = UNSET
+    mode: int = 0o444
+    size: int | Callable[[Machine], int] = PAGE_SIZE
+    reader: Reader = Reader.TEXT
+    rdev: Callable[[D], int] | None = None
+    type: int = stat.S_IFREG
+    show_value: Callable[[D], V] = UNSET
+    is_visible: Callable[[D], bool] | None = None
+    dynamic_mode: Callable[[D], int] | None = None
+
+    def __get__(self, directory: D | None, owner: Any) -> Any:
+        return self if directory is None else self.show_value(directory)
+
+    def visible(self, test: Callable[[D], bool]) -> Callable[[D], bool]:
+        """Decorator: the file is absent where this says no."""
+        self.is_visible = test
+        return test
+
+    def mode_of(self, mode: Callable[[D], int]) -> Callable[[D], int]:
+        """Decorator: permission bits that depend on the object."""
+        self.dynamic_mode = mode
+        return mode
+
+    def entry(self, directory: D) -> File | None:
+        if self.is_visible is not None and not self.is_visible(directory):
+            return None
+        size = self.size if isinstance(self.size, int) else self.size(directory.machine)
+        mode = self.mode if self.dynamic_mode is None else self.dynamic_mode(directory)
+        rdev = 0 if self.rdev is None else self.rdev(directory)
+
+        def show() -> bytes:
+            return self.codec.show(self.show_value(directory))
+
+        return File(self.type | mode, size, show, _no_store, self.reader, rdev)
+
+
+def _no_store(data: bytes) -> None:
+    raise NotPermitted("this machine is for reading")
+
+
+def _no_show(directory: Any) -> Any:
+    raise NotPermitted("write-only")
+
+
+@define(eq=False)
+class LinkTo(_Declared, Generic[D]):
+    """One symbolic link to an absolute path of the tree, or absent (None)."""
+
+    target: Callable[[D], str | None] = UNSET
+    type: ClassVar[int] = stat.S_IFLNK
+
+    def __get__(self, directory: D | None, owner: Any) -> Any:
+        return self if directory is None else self.target(directory)
+
+    def entry(self, directory: D) -> Link | None:
+        target = self.target(directory)
+        return None if target is None else Link(relative(target, directory.path))
+
+
+@define(eq=False)
+class Subdirectory(_Declared, Generic[D]):
+    """One subdirectory of a fixed name, over the same key."""
+
+    cls: DirectoryClass = UNSET
+    is_visible: Callable[[D], bool] | None = None
+    type: ClassVar[int] = stat.S_IFDIR
+
+    def entry(self, directory: D) -> Directory[Any] | None:
+        if self.is_visible is not None and not self.is_visible(directory):
+            return None
+        return self.cls(f"{directory.path}/{self.name}", directory.machine, directory.key)
+
+
+@define(eq=False)
+class _Family(_Declared, Generic[D]):
+    """Entries that share a template, one per key: ``memory<id>``, ``dax<region>.<id>``."""
+
+    template: str = ""
+    keys: Callable[[D], Collection[Any]] = UNSET
+    pattern: re.Pattern[str] = UNSET
+    format: Callable[..., str] = UNSET
+    single: bool = True
+
+    def __attrs_post_init__(self) -> None:
+        parts = re.split(r"<[^>]*>", self.template)
+        self.pattern = re.compile(r"(0|[1-9][0-9]*)".join(map(re.escape, parts)))
+        self.format = "{}".join(parts).format
+        self.single = len(parts) == 2
+
+    def __get__(self, directory: D | None, owner: Any) -> Any:
+        return self if directory is None else self.keys(directory)
+
+    def name_of(self, key: Any) -> str:
+        return self.format(key) if self.single else self.format(*key)
+
+    def key_of(self, name: str) -> Any:
+        match = self.pattern.fullmatch(name)
+        if match is None:
+            return None
+        return int(match[1]) if self.single else tuple(map(int, match.groups()))
+
+    def find(self, directory: D, name: str) -> Any:
+        """The key that `name` stands for, or None."""
+        key = self.key_of(name)
+        return key if key is not None and key in self.keys(directory) else None
+
+    def names(self, directory: D) -> Iterator[str]:
+        return map(self.name_of, self.keys(directory))
+
+
+@define(eq=False)
+class Directories(_Family[D]):
+    """A family of subdirectories."""
+
+    cls: DirectoryClass = UNSET
+    type: ClassVar[int] = stat.S_IFDIR
+
+    def make(self, directory: D, name: str, key: Any) -> Directory[Any]:
+        return self.cls(f"{directory.path}/{name}", directory.machine, key)
+
+
+@define(eq=False)
+class Links(_Family[D]):
+    """A family of symbolic links."""
+
+    to: Callable[[Machine, Any], str] = UNSET
+    type: ClassVar[int] = stat.S_IFLNK
+
+    def make(self, directory: D, name: str, key: Any) -> Link:
+        return Link(relative(self.to(directory.machine, key), directory.path))
+
+
+@define(eq=False)
+class Files(_Family[D]):
+    """A family of files of one codec: ``node<id>`` under ``weighted_interleave``."""
+
+    codec: Codec[Any] = UNSET
+    mode: int = 0o444
+    size: int = PAGE_SIZE
+    value: Callable[[D, Any], Any] = UNSET
+    type: ClassVar[int] = stat.S_IFREG
+
+    def shows(self, value: Callable[[D, Any], Any]) -> Callable[[D, Any], Any]:
+        """Decorator: the value of the file of one key."""
+        self.value = value
+        return value
+
+    def make(self, directory: D, name: str, key: Any) -> File:
+        return File(stat.S_IFREG | self.mode, self.size, lambda: self.codec.show(self.value(directory, key)), _no_store)
+
+
+def relative(target: str, directory: str) -> str:
+    """The relative link text from `directory` to `target`, as sysfs_create_link() makes it."""
+    to, here = target.split("/"), directory.split("/")
+    common = 0
+    while common < min(len(to), len(here)) and to[common] == here[common]:
+        common += 1
+    return "/".join([".."] * (len(here) - common) + to[common:])
+
+
+class Directory(Generic[K]):
+    """
+    A directory of the emulated tree over one object. Subclasses declare its
+    entries; the class docstring says what the directory is.
+    """
+
+    __slots__ = ("key", "machine", "path")
+
+    WHAT: ClassVar[str] = ""
+    """Its path as the ABI documents write it, with ``<id>`` for what varies."""
+    TIER: ClassVar[Tier] = Tier.KERNEL
+    """The tier of every declaration in it that does not say otherwise."""
+    MODE: ClassVar[int] = stat.S_IFDIR | 0o755
+    DECLARED: ClassVar[dict[str, Attribute[Any, Any] | LinkTo[Any] | Subdirectory[Any]]] = {}
+    FAMILIES: ClassVar[tuple[Directories[Any] | Links[Any] | Files[Any], ...]] = ()
+    size: ClassVar[int] = 0
+    rdev: ClassVar[int] = 0
+
+    def __init__(self, path: str, machine: Machine, key: K) -> None:
+        self.path = path
+        self.machine = machine
+        self.key = key
+
+    def __init_subclass__(cls) -> None:
+        declared = dict(cls.DECLARED)
+        families = list(cls.FAMILIES)
+        for name, value in list(vars(cls).items()):
+            if isinstance(value, _Declared):
+                value.adopt(cls, name)
+                if isinstance(value, _Family):
+                    families.append(cast(Any, value))
+                else:
+                    declared[value.name] = cast(Any, value)
+        cls.DECLARED, cls.FAMILIES = declared, tuple(families)
+
+    @property
+    def mode(self) -> int:
+        return self.MODE
+
+    @classmethod
+    def exists(cls, machine: Machine) -> bool:
+        """Whether a directory of a fixed place (`root.FIXED`) is there on this machine."""
+        return True
+
+    def lookup(self, name: str, tiers: Collection[Tier] = ALL_TIERS) -> Entry | None:
+        """The entry called `name`, or None: costs the same however many there are."""
+        declared = self.DECLARED.get(name)
+        if declared is not None and declared.on(self.machine, tiers):
+            entry = declared.entry(self)
+            if entry is not None:
+                return entry
+        for family in self.FAMILIES:
+            if family.on(self.machine, tiers):
+                key = family.find(self, name)
+                if key is not None:
+                    return family.make(self, name, key)
+        return None
+
+    def entries(self, tiers: Collection[Tier] = ALL_TIERS) -> Iterator[tuple[str, int]]:
+        """Name and file type (``S_IFDIR``…) of every entry, in no particular order."""
+        for name, declared in self.DECLARED.items():
+            if declared.on(self.machine, tiers) and declared.entry(self) is not None:
+                yield name, declared.type
+        for family in self.FAMILIES:
+            if family.on(self.machine, tiers):
+                for name in family.names(self):
+                    yield name, family.type
+
+    def nlink(self, tiers: Collection[Tier] = ALL_TIERS) -> int:
+        """2 + subdirectories, as kernfs counts; families are counted, not listed."""
+        count = 2
+        for declared in self.DECLARED.values():
+            if isinstance(declared, Subdirectory) and declared.on(self.machine, tiers):
+                count += declared.entry(self) is not None
+        for family in self.FAMILIES:
+            if isinstance(family, Directories) and family.on(self.machine, tiers):
+                count += len(family.keys(self))
+        return count
+
+
+def _doc(function: Callable[..., Any]) -> str:
+    return " ".join((function.__doc__ or "").split())
+
+
+def ro(
+    codec: Codec[V],
+    *,
+    name: str = "",
+    mode: int = 0o444,
+    size: int | Callable[[Machine], int] = PAGE_SIZE,
+    reader: Reader = Reader.TEXT,
+    tier: Tier = Tier.KERNEL,
+    since: str = "",
+    until: str = "",
+) -> Callable[[Callable[[D], V]], Attribute[D, V]]:
+    """A file that is shown, 0444 unless `mode` says otherwise; the function returns its value."""
+
+    def declare(show: Callable[[D], V]) -> Attribute[D, V]:
+        return Attribute(
+            name=name, doc=_doc(show), tier=tier, since=since, until=until,
+            codec=codec, mode=mode, size=size, reader=reader, show_value=show,
+        )  # fmt: skip
+
+    return declare
+
+
+def rw(
+    codec: Codec[V], *, name: str = "", since: str = "", until: str = "", mode: int = 0o644
+) -> Callable[[Callable[[D], V]], Attribute[D, V]]:
+    """A file that the kernel lets root write: 0644."""
+    return ro(codec, name=name, mode=mode, since=since, until=until)
+
+
+def wo(codec: Codec[V], doc: str, *, since: str = "", until: str = "") -> Attribute[Any, V]:
+    """A file that can only be written: 0200."""
+    return Attribute(doc=doc, since=since, until=until, codec=codec, mode=0o200, show_value=_no_show)
+
+
+def link(target: Callable[[D], str | None]) -> LinkTo[D]:
+    """A symbolic link; the function returns the absolute path it leads to, or None."""
+    return LinkTo(doc=_doc(target), target=target)
+
+
+def subdirectory(
+    cls: DirectoryClass, *, name: str = "", tier: Tier = Tier.KERNEL, since: str = "", until: str = ""
+) -> Callable[[Callable[[D], bool]], Subdirectory[D]]:
+    """A subdirectory over the same key, there when the decorated function says so."""
+
+    def declare(test: Callable[[D], bool]) -> Subdirectory[D]:
+        return Subdirectory(name=name, doc=_doc(test), tier=tier, since=since, until=until, cls=cls, is_visible=test)
+
+    return declare
+
+
+def always(cls: DirectoryClass, *, name: str = "", tier: Tier = Tier.KERNEL, since: str = "") -> Subdirectory[Any]:
+    """A subdirectory over the same key that is always there."""
+    return Subdirectory(name=name, doc=_doc(cast(Any, cls)), tier=tier, since=since, cls=cls)
+
+
+def directories(
+    template: str, cls: DirectoryClass, *, tier: Tier = Tier.KERNEL, since: str = ""
+) -> Callable[[Callable[[D], Collection[Any]]], Directories[D]]:
+    """A family of subdirectories, one per key that the decorated function returns."""
+
+    def declare(keys: Callable[[D], Collection[Any]]) -> Directories[D]:
+        return Directories(doc=_doc(keys), tier=tier, since=since, template=template, keys=keys, cls=cls)
+
+    return declare
+
+
+def links(
+    template: str, to: Callable[[Machine, Any], str], *, tier: Tier = Tier.KERNEL, since: str = ""
+) -> Callable[[Callable[[D], Collection[Any]]], Links[D]]:
+    """A family of links, one per key, to the path that ``to(machine, key)`` gives."""
+
+    def declare(keys: Callable[[D], Collection[Any]]) -> Links[D]:
+        return Links(doc=_doc(keys), tier=tier, since=since, template=template, keys=keys, to=to)
+
+    return declare
+
+
+def files(
+    template: str,
+    codec: Codec[Any],
+    *,
+    mode: int = 0o444,
+    size: int = PAGE_SIZE,
+    tier: Tier = Tier.KERNEL,
+    since: str = "",
+) -> Callable[[Callable[[D], Collection[Any]]], Files[D]]:
+    """A family of files, one per key; `Files.shows` gives their values."""
+
+    def declare(keys: Callable[[D], Collection[Any]]) -> Files[D]:
+        return Files(
+            doc=_doc(keys), tier=tier, since=since, template=template, keys=keys, codec=codec, mode=mode, size=size
+        )
+
+    return declare
+
+
+@frozen
+class Documented:
+    """One entry of the ABI text."""
+
+    what: str
+    declared: _Declared
+    owner: DirectoryClass
+
+
+def documented(classes: Iterable[DirectoryClass]) -> Iterator[Documented]:
+    """Every declared entry of `classes`, in order of declaration."""
+    for cls in classes:
+        for declared in cls.DECLARED.values():
+            yield Documented(f"{cls.WHAT}/{declared.name}", declared, cls)
+        for family in cls.FAMILIES:
+            yield Documented(f"{cls.WHAT}/{family.template}", family, cls)
+
+
+def value_of(directory: Directory[Any], name: str) -> Any:
+    """The JSON value of attribute `name`; None where it is absent or cannot be shown."""
+    attribute = directory.DECLARED.get(name)
+    if not isinstance(attribute, Attribute) or attribute.entry(directory) is None:
+        return None
+    try:
+        return attribute.codec.plain(attribute.show_value(directory))
+    except Refusal:
+        return None

@@ -1,0 +1,182 @@
+"""The text formats of sysfs: each is emitted and scanned in one place.
+
+A `Codec` turns a value into the bytes of a file and back. `emit` follows the kernel's
+``sysfs_emit()`` of that format, `scan` the ``kstrto*()`` that matches it. Every attribute
+names its codec; nothing else in tdxfs formats or parses a sysfs file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from attrs import frozen
+
+from tdxfs.errors import InvalidValue
+
+V = TypeVar("V")
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+@frozen
+class Codec(Generic[V]):
+    """How a value looks in a file, and as JSON."""
+
+    name: str
+    """What a value is called in an error and in the ABI text: "a decimal number"."""
+    emit: Callable[[V], str]
+    """The text without the final newline."""
+    scan: Callable[[str], V]
+    """Value of a text without its newline; ValueError if it has none."""
+    plain: Callable[[V], Any] = _itself
+    """The value as JSON knows it."""
+    newline: str = "\n"
+
+    def show(self, value: V) -> bytes:
+        return (self.emit(value) + self.newline).encode("ascii", "surrogateescape")
+
+    def parse(self, data: bytes) -> V:
+        """
+        Value of what a file holds, or of what somebody wrote into it: one
+        trailing newline and a trailing NUL are not part of it.
+        """
+        text = data.split(b"\0", 1)[0].decode("ascii", "surrogateescape")
+        try:
+            return self.scan(text.removesuffix("\n"))
+        except ValueError as error:
+            raise InvalidValue(f"{text!r} is not {self.name}") from error
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def format_list(ids: Iterable[int]) -> str:
+    """``%*pbl``: ``0-1,3``; nothing for the empty set."""
+    runs: list[list[int]] = []
+    for number in sorted(ids):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in runs)
+
+
+def parse_list(text: str) -> frozenset[int]:
+    """The set that ``0-1,3`` names; ValueError if it names none."""
+    found: set[int] = set()
+    for part in filter(None, text.strip().split(",")):
+        low, dash, high = part.partition("-")
+        if not low.isdecimal() or (dash and not high.isdecimal()):
+            raise ValueError(f"{text!r} is not a list of ids such as 0-1,3")
+        first, last = int(low), int(high or low)
+        if last < first:
+            raise ValueError(f"{part!r} runs backwards")
+        found.update(range(first, last + 1))
+    return frozenset(found)
+
+
+@frozen
+class Mask:
+    """A set of ids that is printed as wide as `width` bits."""
+
+    ids: frozenset[int]
+    width: int
+
+
+def _format_mask(mask: Mask) -> str:
+    # %*pb: groups of 32 bits, the top one only as wide as the rest of the width
+    value = sum(1 << number for number in mask.ids)
+    digits = f"{value:0{-(-mask.width // 4)}x}"
+    groups = []
+    while digits:
+        digits, group = digits[:-8], digits[-8:]
+        groups.append(group)
+    return ",".join(reversed(groups))
+
+
+def _parse_mask(text: str) -> Mask:
+    digits = text.strip().replace(",", "")
+    value = int(digits, 16)
+    ids = frozenset(bit for bit in range(value.bit_length()) if value >> bit & 1)
+    return Mask(ids, 4 * len(digits))
+
+
+def _number(base: int) -> Callable[[str], int]:
+    def scan(text: str) -> int:
+        if text != text.strip() or "_" in text:
+            raise ValueError(text)
+        return int(text, base)
+
+    return scan
+
+
+def _word(text: str) -> str:
+    if not text or text != text.strip():
+        raise ValueError(text)
+    return text
+
+
+def _bool(text: str) -> bool:
+    # kstrtobool() looks at the first character, or at two for on and off
+    if text[:1] in ("1", "y", "Y", "t", "T") or text[:2].lower() == "on":
+        return True
+    if text[:1] in ("0", "n", "N", "f", "F") or text[:2].lower() == "of":
+        return False
+    raise ValueError(text)
+
+
+def _scan_stat(text: str) -> dict[str, int]:
+    return {name: int(value) for name, value in (line.rsplit(None, 1) for line in text.splitlines())}
+
+
+def _format_choice(choice: tuple[str, Sequence[str]]) -> str:
+    selected, words = choice
+    return " ".join(f"[{word}]" if word == selected else word for word in words)
+
+
+def _scan_choice(text: str) -> tuple[str, Sequence[str]]:
+    words = text.split()
+    selected = [word[1:-1] for word in words if word.startswith("[")]
+    if len(selected) != 1:
+        raise ValueError(text)
+    return selected[0], [word.strip("[]") for word in words]
+
+
+DECIMAL: Codec[int] = Codec("a decimal number", str, _number(10))
+HEX: Codec[int] = Codec("a hexadecimal number with 0x", "{:#x}".format, _number(16))
+BARE_HEX: Codec[int] = Codec("a hexadecimal number without 0x", "{:x}".format, _number(16))
+BLOCK_INDEX: Codec[int] = Codec("eight hexadecimal digits", "{:08x}".format, _number(16))
+BOOL: Codec[bool] = Codec("0 or 1", lambda value: str(int(value)), _bool)
+YES_NO: Codec[bool] = Codec("Y or N", lambda value: "Y" if value else "N", _bool)
+TRUE_FALSE: Codec[bool] = Codec("true or false", lambda value: str(value).lower(), _bool)
+WORD: Codec[str] = Codec("a word", _itself, _word)
+LINE: Codec[str] = Codec("a line of text", _itself, _itself)
+LIST: Codec[frozenset[int]] = Codec("a range list", format_list, parse_list, format_list)
+MASK: Codec[Mask] = Codec(
+    "a bit mask in groups of 32 bits", _format_mask, _parse_mask, lambda mask: format_list(mask.ids)
+)
+STAT: Codec[Mapping[str, int]] = Codec(
+    "lines of name and value",
+    lambda stat: "\n".join(f"{name} {value}" for name, value in stat.items()),
+    _scan_stat,
+)
+CHOICE: Codec[tuple[str, Sequence[str]]] = Codec(
+    "words, the selected one in brackets", _format_choice, _scan_choice, lambda choice: choice[0]
+)
+TEXT: Codec[str] = Codec("text", _itself, _itself, newline="")
+"""Whole text, verbatim: no newline is added."""
+NOTHING: Codec[None] = Codec("nothing", lambda _: "", lambda _: None, newline="")
+VERSION: Codec[tuple[int, int, int]] = Codec(
+    "a version",
+    lambda version: "{}.{}.{:02}".format(*version),
+    lambda text: _triple(text),
+    lambda version: "{}.{}.{:02}".format(*version),
+)
+
+
+def _triple(text: str) -> tuple[int, int, int]:
+    major, minor, update = (int(part) for part in text.split("."))
+    return major, minor, update

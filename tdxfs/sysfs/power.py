@@ -1,0 +1,87 @@
+"""``power/`` and ``uevent``, which every device has; compare drivers/base/power/sysfs.c."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from tdxfs.errors import InputOutput
+from tdxfs.model import Machine, kernel_at_least
+from tdxfs.sysfs.attribute import ALL_TIERS, Directory, Entry, Tier, always, ro, rw
+from tdxfs.sysfs.codec import DECIMAL, NOTHING, WORD
+
+
+class PowerDir(Directory[Any]):
+    """Power management of the device."""
+
+    @rw(WORD, name="async")
+    def async_(self) -> str:
+        """Whether the device is suspended asynchronously: enabled or disabled."""
+        return "disabled"
+
+    @rw(DECIMAL)
+    def autosuspend_delay_ms(self) -> int:
+        """Milliseconds until autosuspend. EIO where the device does not use autosuspend."""
+        raise InputOutput("autosuspend is not used")
+
+    @rw(WORD)
+    def control(self) -> str:
+        """auto: the device may be suspended at run time; on: it may not."""
+        return "auto"
+
+    @ro(DECIMAL)
+    def runtime_active_kids(self) -> int:
+        """Number of runtime-active children."""
+        return 0
+
+    @ro(DECIMAL)
+    def runtime_active_time(self) -> int:
+        """Milliseconds the device was active."""
+        return 0
+
+    @ro(WORD)
+    def runtime_enabled(self) -> str:
+        """Whether runtime PM is enabled for the device."""
+        return "disabled"
+
+    @ro(WORD)
+    def runtime_status(self) -> str:
+        """Runtime PM status; unsupported where runtime PM is disabled."""
+        return "unsupported"
+
+    @ro(DECIMAL)
+    def runtime_suspended_time(self) -> int:
+        """Milliseconds the device was suspended."""
+        return 0
+
+    @ro(DECIMAL)
+    def runtime_usage(self) -> int:
+        """Usage count of the device."""
+        return 0
+
+
+class ContainerPowerDir(PowerDir):
+    """Power management of a device that is only a container (``accessN``, side caches)."""
+
+    SINCE_7_3 = ("async",)
+    BEFORE = ("async", "runtime_active_kids", "runtime_enabled", "runtime_status", "runtime_usage")
+
+    @classmethod
+    def shown(cls, machine: Machine) -> tuple[str, ...]:
+        return cls.SINCE_7_3 if kernel_at_least(machine.topology.kernel, "7.3") else cls.BEFORE
+
+    def lookup(self, name: str, tiers: Collection[Tier] = ALL_TIERS) -> Entry | None:
+        return super().lookup(name, tiers) if name in self.shown(self.machine) else None
+
+    def entries(self, tiers: Collection[Tier] = ALL_TIERS) -> Iterator[tuple[str, int]]:
+        return (entry for entry in super().entries(tiers) if entry[0] in self.shown(self.machine))
+
+
+class DeviceDir(Directory[Any]):
+    """What every device directory has."""
+
+    power = always(PowerDir)
+
+    @rw(NOTHING)
+    def uevent(self) -> None:
+        """Reads empty; a write asks for a uevent (add, remove, change, ...)."""

@@ -1,0 +1,166 @@
+"""Paths to entries, lazily: the tree that FUSE, the export and the tests look at.
+
+The tree holds which Machine is current. A path is resolved along the path, never by
+building a tree; a directory lists from the model's own sets. It knows nothing of NUMA.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Collection, Iterator
+from threading import Lock
+from typing import Any
+
+from attrs import frozen
+
+from tdxfs.errors import NoEntry, NotADirectory
+from tdxfs.model import PAGE_SIZE, Machine
+from tdxfs.sysfs.attribute import ALL_TIERS, Directory, Entry, File, Link, Tier
+
+LAST_OFFSET = 0x7FFFFFFF
+"""d_off of the last entry of every directory, as kernfs (INT_MAX)."""
+
+
+def name_hash(name: str) -> int:
+    """
+    31-bit hash by which kernfs orders a directory (``kernfs_name_hash`` without a
+    namespace; facts: sysfs-semantics 4.1).
+    """
+    x = 0
+    for byte in name.encode("utf-8", "surrogateescape"):
+        x = (x + (byte << 4) + (byte >> 4)) * 11 & 0xFFFFFFFFFFFFFFFF
+    h = (x * 0x61C8864680B583EB & 0xFFFFFFFFFFFFFFFF) >> 32 & 0x7FFFFFFF
+    return min(max(h, h + 2 if h < 2 else h), 0x7FFFFFFE)
+
+
+def inode_number(path: str) -> int:
+    """
+    st_ino of a path: 48 bits, never 0, the same for one server. Links aside, two
+    names of one object are one path, as with kernfs.
+    """
+    return hash(path) & 0xFFFFFFFFFFFF or 1
+
+
+@frozen
+class Entries:
+    """A directory as getdents sees it: sorted by hash; `offsets` are the entries' own hashes."""
+
+    offsets: tuple[int, ...]
+    names: tuple[str, ...]
+    types: tuple[int, ...]
+    """``S_IFDIR``, ``S_IFREG``, ``S_IFLNK``, ``S_IFCHR``."""
+
+    def following(self, offset: int) -> Iterator[tuple[str, int, int]]:
+        """
+        Name, type and d_off of the entries whose hash is at least `offset`
+        (``.`` and ``..`` are the caller's). d_off is the hash of the next entry.
+        """
+        for at in range(bisect_left(self.offsets, offset), len(self.names)):
+            after = self.offsets[at + 1] if at + 1 < len(self.offsets) else LAST_OFFSET
+            yield self.names[at], self.types[at], after
+
+    @property
+    def first(self) -> int:
+        """d_off of ``..``."""
+        return self.offsets[0] if self.offsets else LAST_OFFSET
+
+
+class Tree:
+    """The emulated file tree of the current machine."""
+
+    def __init__(self, root: type[Directory[Any]], machine: Machine, tiers: Collection[Tier] = ALL_TIERS) -> None:
+        self._root = root
+        self._machine = machine
+        self._lock = Lock()
+        self.tiers = frozenset(tiers)
+        self.generation = 0
+
+    @property
+    def machine(self) -> Machine:
+        return self._machine
+
+    def replace(self, machine: Machine) -> None:
+        """Make `machine` the current one."""
+        with self._lock:
+            self._machine = machine
+            self.generation += 1
+
+    @property
+    def root(self) -> Directory[Any]:
+        return self._root("", self._machine, None)
+
+    def lookup(self, path: str) -> Entry:
+        """
+        The entry at an absolute path below the root ("/sys/devices"); links are
+        not followed. NoEntry or NotADirectory as the kernel would.
+        """
+        entry: Entry = self.root
+        for name in path.split("/"):
+            if not name:
+                continue
+            if not isinstance(entry, Directory):
+                raise NotADirectory(path)
+            found = entry.lookup(name, self.tiers)
+            if found is None:
+                raise NoEntry(path)
+            entry = found
+        return entry
+
+    def follow(self, path: str) -> tuple[str, Entry]:
+        """The real path and entry that `path` leads to, symbolic links followed."""
+        todo = [part for part in reversed(path.split("/")) if part]
+        here: list[str] = []
+        hops = 0
+        while todo:
+            part = todo.pop()
+            if part == ".":
+                continue
+            if part == "..":
+                here = here[:-1]
+                continue
+            here.append(part)
+            entry = self.lookup("/" + "/".join(here))
+            if isinstance(entry, Link):
+                hops += 1
+                if hops > 40:
+                    raise NoEntry(path)
+                here.pop()
+                todo.extend(p for p in reversed(entry.target.split("/")) if p)
+        real = "/" + "/".join(here)
+        return real, self.lookup(real)
+
+    def list(self, path: str) -> Entries:
+        """What a directory holds, in kernfs's order."""
+        entry = self.lookup(path)
+        if not isinstance(entry, Directory):
+            raise NotADirectory(path)
+        rows = sorted((name_hash(name), name, kind) for name, kind in entry.entries(self.tiers))
+        if not rows:
+            return Entries((), (), ())
+        offsets, names, types = zip(*rows, strict=True)
+        return Entries(offsets, names, types)
+
+    def nlink(self, entry: Entry) -> int:
+        return entry.nlink(self.tiers) if isinstance(entry, Directory) else entry.nlink
+
+    def read(self, path: str) -> bytes:
+        """The content of a file as one open and reads to the end give it."""
+        _, entry = self.follow(path)
+        if not isinstance(entry, File):
+            raise IsADirectoryError(path)
+        return content(entry)
+
+    def walk(self, path: str = "/") -> Iterator[tuple[str, Entry]]:
+        """Every path and entry below `path`, depth first, links not followed."""
+        base = path.rstrip("/")
+        entry = self.lookup(path)
+        yield path, entry
+        if isinstance(entry, Directory):
+            for name in self.list(path).names:
+                yield from self.walk(f"{base}/{name}")
+
+
+def content(file: File) -> bytes:
+    """One fresh show of `file`, cut as sysfs cuts it: PAGE_SIZE - 1 of a text attribute."""
+    data = file.show()
+    return data[: PAGE_SIZE - 1] if file.size == PAGE_SIZE and len(data) >= PAGE_SIZE else data

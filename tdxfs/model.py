@@ -343,7 +343,7 @@ class Why(Enum):
     NOT_COVERED = "not-covered"
     """Convertible, but no TDMR covers it."""
     RESERVED = "reserved"
-    """A reserved area of a TDMR: a PAMT, or memory left out when TDMRs were built."""
+    """A reserved area of a TDMR: a PAMT, or memory left out when the TDMRs were built."""
 
 
 @frozen
@@ -405,6 +405,8 @@ class Tdx:
     tdmrs: tuple[Tdmr, ...] = ()
     exhausted: str = ""
     """``tdmrs`` or ``reserved`` if that limit ended the initialisation, else empty."""
+    owned: Ranges = Ranges()
+    """RAM that no allocator gives away because of TDX or the BIOS: PAMTs and the first MiB."""
 
 
 @frozen
@@ -449,6 +451,54 @@ class Machine:
     @cached_property
     def regions(self) -> dict[int, DaxRegion]:
         return {region.id: region for region in self.topology.dax_regions}
+
+    @cached_property
+    def node_blocks(self) -> dict[int, RunMap[Block]]:
+        """Node id -> the memory blocks that lie in it, wholly or in part."""
+        runs: dict[int, list[tuple[int, int, Block]]] = {}
+        for start, end, block in self.blocks.runs():
+            for nid in block.nodes:
+                runs.setdefault(nid, []).append((start, end, block))
+        return {nid: RunMap.of(mine) for nid, mine in runs.items()}
+
+    @cached_property
+    def node_ram(self) -> dict[int, Ranges]:
+        """Node id -> its System RAM, online or not."""
+        parts: dict[int, list[Range]] = {}
+        for start, end, nid in self.ram.runs():
+            parts.setdefault(nid, []).append(Range(start, end))
+        return {nid: Ranges.of(mine) for nid, mine in parts.items()}
+
+    @cached_property
+    def node_order(self) -> dict[int, int]:
+        """Node id -> its row in ``Topology.distances``."""
+        return {node.id: row for row, node in enumerate(self.topology.nodes)}
+
+    @cached_property
+    def node_of(self) -> RunMap[int]:
+        """Address -> node of all memory, dax regions by their target node."""
+        runs = list(self.ram.runs())
+        for region in self.topology.dax_regions:
+            if region.target_node is not None:
+                for part in (Ranges((region.range,)) - self._ram_ranges).parts:
+                    runs.append((part.start, part.end, region.target_node))
+        return RunMap.of(runs)
+
+    @cached_property
+    def dax_at(self) -> RunMap[tuple[int, int]]:
+        """Address -> key of the dax device that maps it."""
+        return RunMap.of(
+            (mapping.start, mapping.end, key) for key, device in self.dax.items() for mapping in device.mappings
+        )
+
+    @cached_property
+    def tdmr_at(self) -> RunMap[int]:
+        """Address -> index of the TDMR around it."""
+        return RunMap.of((tdmr.range.start, tdmr.range.end, at) for at, tdmr in enumerate(self.tdx.tdmrs))
+
+    @cached_property
+    def _ram_ranges(self) -> Ranges:
+        return Ranges.of(Range(start, end) for start, end, _ in self.ram.runs())
 
     @cached_property
     def cpus(self) -> dict[int, Cpu]:

@@ -109,8 +109,9 @@ class Ranges:
 
     def within(self, window: Range) -> Iterator[Range]:
         """The parts that lie in `window`, cut to it: O(log n + parts found)."""
-        at = max(bisect_right(self.parts, window.start, key=_start) - 1, 0)
-        for part in self.parts[at:]:
+        first = max(bisect_right(self.parts, window.start, key=_start) - 1, 0)
+        for at in range(first, len(self.parts)):
+            part = self.parts[at]
             if part.start >= window.end:
                 return
             start, end = max(part.start, window.start), min(part.end, window.end)

@@ -1,0 +1,405 @@
+"""Boot: ``Topology x policies -> Machine``.
+
+What happens, in the kernel's order: the firmware hands over its memory map, the kernel makes
+memory blocks of it, the TDX module is set up with the memory present by then, and after that
+the dax drivers probe and memory that was hot-added goes online. Every TDX message that Linux prints on
+the way stands in the log with Linux's text and level (arch/x86/virt/vmx/tdx/tdx.c).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+
+from attrs import define, evolve, field
+from immutables import Map
+
+from tdxfs.idlist import parse_list
+from tdxfs.model import (
+    GIB,
+    MIB,
+    PAGE_SIZE,
+    Block,
+    DaxRegion,
+    DaxState,
+    Driver,
+    LogRecord,
+    Machine,
+    Memory,
+    MemoryKind,
+    Node,
+    Tdx,
+    TdxPlatform,
+    Topology,
+    Why,
+    Zone,
+    kernel_at_least,
+)
+from tdxfs.policy import Boot, Cover, Firmware, Hotplug, Policies
+from tdxfs.ranges import Range, Ranges, RunMap, align_down, align_up
+from tdxfs.tdmr import Exhausted, NoRoom, TdxMemblock, construct_tdmrs
+
+ERR, WARN, INFO = 3, 4, 6
+LOW_MEMORY = Range(0, MIB)
+"""Never TDX memory, and never given away on x86."""
+DMA_END, DMA32_END = 16 * MIB, 4 * GIB
+ENOMEM, EINVAL, ENOSPC = 12, 22, 28
+
+
+@define
+class Log:
+    """The emulated kernel log while it is being written."""
+
+    records: list[LogRecord] = field(factory=list)
+
+    def say(self, level: int, text: str) -> None:
+        """Append one line, a plausible while after the one before."""
+        usec = self.records[-1].usec + 1_731 if self.records else 0
+        self.records.append(LogRecord(level, usec, text))
+
+    def tdx(self, level: int, text: str) -> None:
+        self.say(level, f"virt/tdx: {text}")
+
+
+def boot(topology: Topology, policies: Policies | None = None) -> Machine:
+    """
+    Boot `topology` under `policies` (None: its own). Needs a topology without
+    problems (`validate.problems`).
+
+    >>> from tdxfs.model import Topology
+    >>> boot(Topology()).tdx.disabled_reason
+    'the platform has no TDX'
+    """
+    policies = topology.policies if policies is None else policies
+    log = Log()
+    log.say(5, f"Linux version {topology.kernel}.0-tdxfs (tdxfs) #1 SMP PREEMPT_DYNAMIC")
+    log.say(INFO, f"Command line: {topology.cmdline}")
+    topology, hidden = _firmware(topology, policies)
+    early = RunMap.of(_ram(topology.nodes, hotplug=False))
+    log.say(INFO, f"x86/mm: Memory block size: {topology.memory.block_size // MIB}MB")
+    tdx = _init_tdx(topology, policies, early, log)
+    verdicts = RunMap.of(_verdicts(topology, tdx, early))
+    machine = Machine(
+        topology=topology,
+        policies=policies,
+        ram=early,
+        blocks=RunMap.of(_boot_blocks(topology, early)),
+        dax=Map(_dax_devices(topology)),
+        cpus_online=frozenset(cpu.id for cpu in topology.cpus if cpu.online),
+        tdx=tdx,
+        tdx_memory=verdicts,
+        hidden=hidden,
+    )
+    machine = _hot_add(machine, log)
+    return evolve(machine, log=tuple(log.records))
+
+
+# --- firmware -----------------------------------------------------------------------
+
+
+def _firmware(topology: Topology, policies: Policies) -> tuple[Topology, RunMap[int]]:
+    # firmware=disable-incapable takes inconvertible CXL memory off the memory map (T12)
+    if policies.firmware is Firmware.PERMISSIVE or topology.tdx is None:
+        return topology, RunMap()
+    cmrs = Ranges.of(topology.tdx.cmrs)
+    hidden: list[tuple[int, int, int]] = []
+    nodes = []
+    for node in topology.nodes:
+        kept: list[Memory] = []
+        for memory in node.memory:
+            lost = Ranges((memory.range,)) - cmrs if node.kind is MemoryKind.CXL else Ranges()
+            hidden.extend((part.start, part.end, node.id) for part in lost)
+            kept.extend(evolve(memory, range=part) for part in Ranges((memory.range,)) - lost)
+        nodes.append(evolve(node, memory=tuple(kept)))
+    regions = []
+    for region in topology.dax_regions:
+        if region.kind is MemoryKind.CXL and not cmrs.covers(region.range):
+            hidden.append(
+                (region.range.start, region.range.end, -1 if region.target_node is None else region.target_node)
+            )
+        else:
+            regions.append(region)
+    return evolve(topology, nodes=tuple(nodes), dax_regions=tuple(regions)), RunMap.of(hidden)
+
+
+def _ram(nodes: Iterable[Node], *, hotplug: bool) -> Iterator[tuple[int, int, int]]:
+    for node in nodes:
+        for memory in node.memory:
+            if memory.hotplug is hotplug:
+                yield memory.range.start, memory.range.end, node.id
+
+
+# --- memory blocks ------------------------------------------------------------------
+
+
+def zone_of(address: int) -> Zone:
+    """The zone that x86-64 puts an address into at boot."""
+    if address < DMA_END:
+        return Zone.DMA
+    return Zone.DMA32 if address < DMA32_END else Zone.NORMAL
+
+
+def _boot_blocks(topology: Topology, ram: RunMap[int]) -> Iterator[tuple[int, int, Block]]:
+    # A block's zone is the one zone of its node whose span it meets (drivers/base/memory.c
+    # early_node_zone_for_memory_block); a block of two nodes has none.
+    size = topology.memory.block_size
+    offline, movable = parse_list(topology.memory.offline), parse_list(topology.memory.movable)
+    special = sorted(offline | movable)
+    pieces: dict[int, set[int]] = {}  # blocks at the edges of memory, where two nodes can meet
+    inner: list[tuple[int, int, int]] = []
+    spans: dict[int, Range] = {}
+    for start, end, nid in ram.runs():
+        first, last = start // size, (end - 1) // size
+        pieces.setdefault(first, set()).add(nid)
+        pieces.setdefault(last, set()).add(nid)
+        inner.append((first + 1, last, nid))
+        span = spans.get(nid)
+        spans[nid] = Range(min(start, span.start), max(end, span.end)) if span else Range(start, end)
+
+    def block(low: int, high: int, nodes: tuple[int, ...]) -> Iterator[tuple[int, int, Block]]:
+        # cut where the zone, the state or the movability changes
+        cuts = {low, high}
+        for edge in (DMA_END, DMA32_END):
+            cuts.update(at for at in (edge // size, align_up(edge, size) // size) if low < at < high)
+        cuts.update(at for number in special for at in (number, number + 1) if low < at < high)
+        edges = sorted(cuts)
+        for a, b in pairwise(edges):
+            zone = Zone.MOVABLE if a in movable else _one_zone(Range(a * size, b * size), nodes, spans)
+            yield a, b, Block(nodes, a not in offline, zone)
+
+    for first, last, nid in inner:
+        if first < last:
+            yield from block(first, last, (nid,))
+    for number, nids in pieces.items():
+        yield from block(number, number + 1, tuple(sorted(nids)))
+
+
+def _one_zone(block: Range, nodes: tuple[int, ...], spans: dict[int, Range]) -> Zone | None:
+    if len(nodes) != 1:
+        return None
+    span = spans[nodes[0]]
+    start, end = max(block.start, span.start), min(block.end, span.end)
+    first, last = zone_of(start), zone_of(end - 1)
+    return first if first is last else None
+
+
+# --- TDX ----------------------------------------------------------------------------
+
+
+def _init_tdx(topology: Topology, policies: Policies, ram: RunMap[int], log: Log) -> Tdx:
+    platform = topology.tdx
+    if platform is None:
+        return Tdx(disabled_reason="the platform has no TDX")
+    end = platform.first_keyid + platform.keyids
+    log.tdx(INFO, f"BIOS enabled: private KeyID range [{platform.first_keyid}, {end})")
+    low = Ranges.of(Range(a, b) for a, b, _ in ram.within(LOW_MEMORY.start, LOW_MEMORY.end))
+    if platform.keyids < 2:
+        log.tdx(ERR, "initialization failed: too few private KeyIDs available.")
+        return Tdx(disabled_reason="too few private KeyIDs", owned=low)
+    if policies.boot is Boot.OFF:
+        return Tdx(disabled_reason="booted with boot=off", owned=low)
+    major, minor, update = platform.module_version
+    log.tdx(INFO, f"Module version: {major}.{minor}.{update:02}")
+    convertible = Ranges.of(platform.cmrs)
+    all_ram = Ranges.of(Range(a, b) for a, b, _ in ram.runs()) - Ranges((LOW_MEMORY,))
+    culprits = all_ram - convertible
+    if policies.boot is Boot.STRICT and culprits:
+        first = culprits.parts[0]
+        log.tdx(ERR, f"[0x{first.start:x}, 0x{first.end:x}) is not fully convertible memory")
+        reason = f"System RAM [0x{first.start:x}, 0x{first.end:x}) is not convertible memory"
+        return _failed(topology, log, EINVAL, Tdx(disabled_reason=reason, culprits=culprits, owned=low))
+    memlist = _memlist(topology, policies.cover, ram, convertible)
+    free = PamtSpace(ram, convertible)
+    try:
+        tdmrs = construct_tdmrs(memlist, platform, free.allocate, lambda text: log.tdx(WARN, text))
+    except Exhausted as exhausted:
+        log.tdx(WARN, str(exhausted))
+        reason = "the TDMRs are exhausted" if exhausted.limit == "tdmrs" else "a TDMR's reserved areas are exhausted"
+        return _failed(topology, log, ENOSPC, Tdx(disabled_reason=reason, exhausted=exhausted.limit, owned=low))
+    except NoRoom:
+        return _failed(topology, log, ENOMEM, Tdx(disabled_reason="no room for the PAMTs", owned=low))
+    pamts = Ranges.of(tdmr.pamt for tdmr in tdmrs)
+    log.tdx(INFO, f"{pamts.size // 1024} KB allocated for PAMT")
+    log.tdx(INFO, f"{_module(topology)} initialized")
+    return Tdx(enabled=True, tdmrs=tdmrs, owned=low | pamts)
+
+
+def _module(topology: Topology) -> str:
+    return "TDX-Module" if kernel_at_least(topology.kernel, "7.3") else "module"
+
+
+def _failed(topology: Topology, log: Log, number: int, tdx: Tdx) -> Tdx:
+    log.tdx(ERR, f"{_module(topology)} initialization failed (-{number})")
+    return tdx
+
+
+def _memlist(topology: Topology, cover: Cover, ram: RunMap[int], convertible: Ranges) -> list[TdxMemblock]:
+    # build_tdx_memlist(): from 1 MiB up, one entry per region and node
+    memory = list(ram.runs())
+    if cover is Cover.CONVERTIBLE:
+        memory += _ram(topology.nodes, hotplug=True)
+        memory += (
+            (region.range.start, region.range.end, region.target_node)
+            for region in topology.dax_regions
+            if region.target_node is not None
+        )
+    blocks = [
+        TdxMemblock(part, nid)
+        for start, end, nid in memory
+        for part in convertible.within(Range(start, end))
+    ]  # fmt: skip
+    known = Ranges.of(Range(start, end) for start, end, _ in memory)
+    if cover is Cover.CONVERTIBLE:
+        # convertible ranges of no node: nothing to put there today, but the TDMRs are made once
+        first = blocks[0].nid if blocks else 0
+        blocks += [TdxMemblock(part, first) for part in convertible - known]
+    above = (block for block in blocks if block.range.end > LOW_MEMORY.end)
+    clamped = (evolve(b, range=Range(max(b.range.start, LOW_MEMORY.end), b.range.end)) for b in above)
+    return sorted(clamped, key=lambda block: block.range)
+
+
+@define
+class PamtSpace:
+    """
+    Where PAMTs come from: contiguous convertible RAM, first fit, the highest
+    zone of the node first, as alloc_contig_pages() looks.
+    """
+
+    ram: RunMap[int]
+    convertible: Ranges
+    free: dict[int, list[Range]] = field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        for start, end, nid in self.ram.runs():
+            for part in self.convertible.within(Range(start, end)):
+                for low, high in ((LOW_MEMORY.end, DMA32_END), (DMA32_END, 1 << 64)):
+                    a, b = max(part.start, low), min(part.end, high)
+                    if a < b:
+                        self.free.setdefault(nid, []).append(Range(a, b))
+        for parts in self.free.values():
+            parts.sort(key=lambda part: (part.start < DMA32_END, part.start))
+
+    def allocate(self, size: int, nid: int | None) -> Range | None:
+        """A place of `size` bytes, from node `nid` if it has one, and out of the free space."""
+        order = sorted(self.free, key=lambda other: (other != nid, other))
+        for candidate in order if nid not in self.free else [nid, *order[1:]]:
+            parts = self.free[candidate]
+            for at, part in enumerate(parts):
+                start = align_up(part.start, PAGE_SIZE)
+                if start + size <= part.end:
+                    rest = [Range(a, b) for a, b in ((part.start, start), (start + size, part.end)) if a < b]
+                    parts[at : at + 1] = rest
+                    return Range(start, start + size)
+        return None
+
+
+def _verdicts(topology: Topology, tdx: Tdx, ram: RunMap[int]) -> Iterator[tuple[int, int, Why]]:
+    # every byte of memory there is or can be: one verdict
+    platform = topology.tdx or TdxPlatform()
+    convertible = Ranges.of(platform.cmrs)
+    memory = [Range(a, b) for a, b, _ in ram.runs()]
+    memory += (Range(a, b) for a, b, _ in _ram(topology.nodes, hotplug=True))
+    memory += (region.range for region in topology.dax_regions)
+    memory += (bar.range for device in topology.pci_devices for bar in device.bars)
+    everything = Ranges.of([*memory, *convertible])
+    covered = Ranges.of(tdmr.range for tdmr in tdx.tdmrs)
+    reserved = Ranges.of(area for tdmr in tdx.tdmrs for area in tdmr.reserved)
+    possible = everything & convertible
+    for why, ranges in (
+        (Why.NOT_CONVERTIBLE, everything - convertible),
+        (Why.NOT_COVERED, possible - covered),
+        (Why.RESERVED, possible & reserved),
+        (Why.CAPABLE, (possible & covered) - reserved),
+    ):
+        for part in ranges:
+            yield part.start, part.end, why
+
+
+# --- after the TDX module is set up ---------------------------------------------------
+
+
+def _dax_devices(topology: Topology) -> Iterator[tuple[tuple[int, int], DaxState]]:
+    minor = 0
+    for region in topology.dax_regions:
+        for device in region.devices:
+            yield (
+                (region.id, device.id),
+                DaxState(
+                    region.id,
+                    device.id,
+                    device.mappings,
+                    device.driver,
+                    device.align or region.align,
+                    device.memmap_on_memory,
+                    minor,
+                ),
+            )
+            minor += 1
+
+
+def _hot_add(machine: Machine, log: Log) -> Machine:
+    # memory modules and kmem devices, in address order
+    for node in machine.topology.nodes:
+        for memory in node.memory:
+            if memory.hotplug:
+                machine, _ = _add_memory(machine, log, node.id, memory.range, memory.movable, dax=False)
+    bound = [device for device in machine.dax.values() if device.driver is Driver.KMEM]
+    for device in sorted(bound, key=lambda device: device.minor):
+        machine = _probe_kmem(machine, log, machine.regions[device.region], device)
+    return machine
+
+
+def _probe_kmem(machine: Machine, log: Log, region: DaxRegion, device: DaxState) -> Machine:
+    assert region.target_node is not None, "validate: kmem needs a target node"
+    size = machine.topology.memory.block_size
+    added = False
+    for mapping in device.mappings:
+        start, end = align_up(mapping.start, size), align_down(mapping.end, size)
+        if start < end:
+            machine, done = _add_memory(machine, log, region.target_node, Range(start, end), False, dax=True)
+            added |= done
+    if added:
+        return machine
+    unbound = evolve(device, driver=None)
+    return evolve(machine, dax=machine.dax.set((device.region, device.id), unbound))
+
+
+def _add_memory(
+    machine: Machine, log: Log, nid: int, memory: Range, movable: bool, *, dax: bool
+) -> tuple[Machine, bool]:
+    """Hot-add whole blocks to a node; whether they go online is the policies' and the layout's."""
+    topology, hotplug = machine.topology, machine.policies.hotplug
+    # tdx_memory_notifier() vetoes what does not lie inside TDX memory, once there is any
+    fits = not machine.tdx.enabled or hotplug is Hotplug.ALLOW or _is_tdx_memory(machine, memory)
+    if not fits and hotplug is Hotplug.REJECT_RANGE:
+        log.tdx(INFO, f"Reject hot-adding memory range: {memory.start:#x}-{memory.end:#x} for TDX compatibility.")
+        return machine, False
+    layout = topology.memory
+    size = layout.block_size
+    offline, listed = parse_list(layout.offline), parse_list(layout.movable)
+    runs = []
+    for number in range(memory.start // size, memory.end // size):
+        zone = _hotplug_zone(machine, nid, Range(number * size, (number + 1) * size))
+        online = fits and number not in offline and layout.auto_online != "offline"
+        if online and (movable or number in listed or layout.auto_online == "online_movable"):
+            zone = Zone.MOVABLE
+        runs.append((number, number + 1, Block((nid,), online, zone, dax)))
+    blocks = machine.blocks
+    for start, end, block in RunMap.of(runs).runs():
+        blocks = blocks.assign(start, end, block)
+    return evolve(machine, ram=machine.ram.assign(memory.start, memory.end, nid), blocks=blocks), True
+
+
+def _is_tdx_memory(machine: Machine, memory: Range) -> bool:
+    return all(why is Why.CAPABLE for _, _, why in machine.tdx_memory.within(memory.start, memory.end))
+
+
+def _hotplug_zone(machine: Machine, nid: int, block: Range) -> Zone:
+    # default_kernel_zone_for_pfn(): the node's zone that the block meets, else ZONE_NORMAL
+    ram = machine.node_ram.get(nid)
+    if ram and block.start < DMA32_END:
+        low = ram.parts[0].start
+        high = min(ram.parts[-1].end, DMA32_END)
+        if low < high and block.overlaps(Range(low, high)):
+            return Zone.DMA32
+    return Zone.NORMAL

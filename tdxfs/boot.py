@@ -74,6 +74,7 @@ def boot(topology: Topology, policies: Policies | None = None) -> Machine:
     log = Log()
     log.say(5, f"Linux version {topology.kernel}.0-tdxfs (tdxfs) #1 SMP PREEMPT_DYNAMIC")
     log.say(INFO, f"Command line: {topology.cmdline}")
+    built = topology
     topology, hidden = _firmware(topology, policies)
     early = RunMap.of(_ram(topology.nodes, hotplug=False))
     log.say(INFO, f"x86/mm: Memory block size: {topology.memory.block_size // MIB}MB")
@@ -81,6 +82,7 @@ def boot(topology: Topology, policies: Policies | None = None) -> Machine:
     verdicts = RunMap.of(_verdicts(topology, tdx, early))
     machine = Machine(
         topology=topology,
+        built=built,
         policies=policies,
         ram=early,
         blocks=RunMap.of(_boot_blocks(topology, early)),
@@ -322,6 +324,7 @@ def _dax_devices(topology: Topology) -> Iterator[tuple[tuple[int, int], DaxState
     minor = 0
     for region in topology.dax_regions:
         for device in region.devices:
+            minor = minor if device.minor is None else device.minor
             yield (
                 (region.id, device.id),
                 DaxState(

@@ -87,7 +87,8 @@ class Cpu:
     node: int = 0
     package: int = 0
     die: int = 0
-    cluster: int = 0
+    cluster: int | None = None
+    """``topology/cluster_id``: the CPUs that share an L2; None: those of the core."""
     core: int = 0
     """``topology/core_id``: unique within its package."""
     thread: int = 0
@@ -110,7 +111,7 @@ class Cache:
     partitions: int = 1
     """``physical_line_partition``."""
     shared: str = "core"
-    """Which CPUs share one: those of the same ``core``, ``cluster``, ``die`` or ``package``."""
+    """Which CPUs share one: ``thread`` (none), those of the same ``core``, ``cluster``, ``die`` or ``package``."""
 
     @property
     def sets(self) -> int:
@@ -187,6 +188,8 @@ class DaxDevice:
     align: int | None = None
     """Bytes; None: the region's."""
     memmap_on_memory: bool = False
+    minor: int | None = None
+    """Minor number of its ``/dev`` node; None: the next one after the device before."""
 
     @property
     def size(self) -> int:
@@ -210,10 +213,12 @@ class DaxRegion:
     kind: MemoryKind = MemoryKind.DRAM
     memory_tier: int = 22
     """Tier of the target node while this region's memory is all it has online."""
-    parent: str | None = None
-    """Path of the device that holds ``dax_region/``, below ``/sys/devices``; None: by provider and kernel."""
     seed: int | None = None
-    """Instance id of the youngest idle device of a dynamic region; None: the files read empty."""
+    """Instance id that ``seed`` of a dynamic region names, its first idle created device; None: it reads empty."""
+    youngest: int | None = None
+    """Instance id that ``create`` of a dynamic region names, the last device created; None: it reads empty."""
+    uuid: str = ""
+    """``uuid`` of the namespace's nd device (NVDIMM); empty: one made from the names."""
 
     @property
     def static(self) -> bool:
@@ -428,6 +433,9 @@ class Machine:
     """
 
     topology: Topology
+    """As the kernel sees it: without what the firmware took off the map."""
+    built: Topology
+    """As it was built: what a reboot starts from."""
     policies: Policies
     ram: RunMap[int]
     """Address -> node of all System RAM the kernel knows, online or not; kmem memory included."""
@@ -442,6 +450,10 @@ class Machine:
     hidden: RunMap[int] = RunMap()
     """Address -> node of memory that the firmware took off the map."""
     log: tuple[LogRecord, ...] = ()
+    generation: int = 0
+    """How many changes made it since it booted."""
+    default_mems: frozenset[int] | None = None
+    """Nodes that tasks may allocate from unless told otherwise; None: all that have memory."""
 
     @cached_property
     def nodes(self) -> dict[int, Node]:
@@ -468,6 +480,37 @@ class Machine:
         for start, end, nid in self.ram.runs():
             parts.setdefault(nid, []).append(Range(start, end))
         return {nid: Ranges.of(mine) for nid, mine in parts.items()}
+
+    @cached_property
+    def node_cpus(self) -> dict[int, tuple[int, ...]]:
+        """Node id -> its present CPUs."""
+        found: dict[int, list[int]] = {}
+        for cpu in self.topology.cpus:
+            found.setdefault(cpu.node, []).append(cpu.id)
+        return {nid: tuple(ids) for nid, ids in found.items()}
+
+    @cached_property
+    def provider_regions(self) -> dict[Provider, dict[int, DaxRegion]]:
+        """Provider -> its regions by id."""
+        found: dict[Provider, dict[int, DaxRegion]] = {provider: {} for provider in Provider}
+        for region in self.topology.dax_regions:
+            found[region.provider][region.id] = region
+        return found
+
+    @cached_property
+    def region_devices(self) -> dict[int, tuple[tuple[int, int], ...]]:
+        """Region id -> keys of its dax devices."""
+        found: dict[int, list[tuple[int, int]]] = {}
+        for key in sorted(self.dax):
+            found.setdefault(key[0], []).append(key)
+        return {region: tuple(keys) for region, keys in found.items()}
+
+    @cached_property
+    def bound_dax(self) -> dict[Driver, frozenset[tuple[int, int]]]:
+        """Driver -> keys of the dax devices bound to it."""
+        return {
+            driver: frozenset(key for key, device in self.dax.items() if device.driver is driver) for driver in Driver
+        }
 
     @cached_property
     def node_order(self) -> dict[int, int]:

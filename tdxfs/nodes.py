@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from tdxfs.idlist import parse_list
 from tdxfs.model import PAGE_SIZE, Machine, Zone
-
 
 LOCAL_DISTANCE, REMOTE_DISTANCE = 10, 20
 
 
+@lru_cache(maxsize=4)
 def possible_nodes(machine: Machine) -> frozenset[int]:
     """Every node that can ever be: N_POSSIBLE."""
     topology = machine.topology
@@ -16,17 +18,20 @@ def possible_nodes(machine: Machine) -> frozenset[int]:
     return frozenset(machine.nodes) | targets | parse_list(topology.possible_nodes)
 
 
+@lru_cache(maxsize=4)
 def online_nodes(machine: Machine) -> frozenset[int]:
     """N_ONLINE: nodes with a CPU, a generic initiator, or memory blocks, online or not."""
     cpus = {cpu.node for cpu in machine.topology.cpus}
     return frozenset(cpus) | machine.node_blocks.keys() | generic_initiators(machine)
 
 
+@lru_cache(maxsize=4)
 def generic_initiators(machine: Machine) -> frozenset[int]:
     """N_GENERIC_INITIATOR."""
     return parse_list(machine.topology.generic_initiators)
 
 
+@lru_cache(maxsize=4)
 def has_memory(machine: Machine) -> frozenset[int]:
     """N_MEMORY: nodes with a memory block online."""
     return frozenset(
@@ -34,6 +39,7 @@ def has_memory(machine: Machine) -> frozenset[int]:
     )
 
 
+@lru_cache(maxsize=4)
 def has_normal_memory(machine: Machine) -> frozenset[int]:
     """N_NORMAL_MEMORY: nodes with online memory that is not only in ZONE_MOVABLE."""
     return frozenset(
@@ -43,6 +49,7 @@ def has_normal_memory(machine: Machine) -> frozenset[int]:
     )
 
 
+@lru_cache(maxsize=4)
 def has_cpu(machine: Machine) -> frozenset[int]:
     """N_CPU: nodes with an online CPU."""
     return frozenset(cpu.node for cpu in machine.topology.cpus if cpu.id in machine.cpus_online)

@@ -11,56 +11,96 @@ from typing import Any
 
 from attrs import define, field
 
+from tdxfs import devfs, procfs
 from tdxfs.model import Machine
+from tdxfs.sysfs import (
+    bus,
+    cpu,
+    dax_parents,
+    debug,
+    devnum,
+    memory,
+    memory_tiers,
+    mm,
+    module,
+    node,
+    pci,
+    tdx_host,
+)
 from tdxfs.sysfs.attribute import ALL_TIERS, Directory, DirectoryClass, Entry, Tier
 
-FIXED: tuple[DirectoryClass, ...] = ()
+FIXED: tuple[DirectoryClass, ...] = (
+    *bus.DIRECTORIES,
+    *cpu.DIRECTORIES,
+    *dax_parents.DIRECTORIES,
+    *debug.DIRECTORIES,
+    *devfs.DIRECTORIES,
+    *devnum.DIRECTORIES,
+    *memory.DIRECTORIES,
+    *memory_tiers.DIRECTORIES,
+    *mm.DIRECTORIES,
+    *module.DIRECTORIES,
+    *node.DIRECTORIES,
+    *pci.DIRECTORIES,
+    *procfs.DIRECTORIES,
+    *tdx_host.DIRECTORIES,
+)
 
 
 @define
 class Place:
-    """A name on the way to fixed directories, or one of them."""
+    """A name on the way to fixed directories, or one of them, or both."""
 
     cls: DirectoryClass | None = None
     below: dict[str, Place] = field(factory=dict)
 
     def exists(self, machine: Machine, tiers: Collection[Tier]) -> bool:
-        if self.cls is not None:
-            return self.cls.TIER in tiers and self.cls.exists(machine)
+        if self.cls is not None and self.cls.TIER in tiers and self.cls.exists(machine):
+            return True
         return any(place.exists(machine, tiers) for place in self.below.values())
 
 
 def places(fixed: tuple[DirectoryClass, ...]) -> Place:
+    """The places of `fixed` as a trie."""
     top = Place()
     for cls in fixed:
         place = top
         for name in cls.WHAT.strip("/").split("/"):
-            assert place.cls is None, f"{cls.WHAT} lies below another fixed directory"
             place = place.below.setdefault(name, Place())
-        assert not place.below and place.cls is None, f"{cls.WHAT} is taken"
+        assert place.cls is None, f"{cls.WHAT} is taken"
         place.cls = cls
     return top
 
 
 class Between(Directory[Place]):
-    """A directory on the way to fixed ones."""
+    """A directory with fixed ones below it, and what its own class declares, if it has one."""
+
+    def _own(self, tiers: Collection[Tier]) -> Directory[Any] | None:
+        cls = self.key.cls
+        if cls is None or cls.TIER not in tiers or not cls.exists(self.machine):
+            return None
+        return cls(self.path, self.machine, None)
 
     def lookup(self, name: str, tiers: Collection[Tier] = ALL_TIERS) -> Entry | None:
         place = self.key.below.get(name)
-        if place is None or not place.exists(self.machine, tiers):
-            return None
-        path = f"{self.path}/{name}"
-        if place.cls is not None:
-            return place.cls(path, self.machine, None)
-        return Between(path, self.machine, place)
+        if place is not None and place.exists(self.machine, tiers):
+            between = Between(f"{self.path}/{name}", self.machine, place)
+            return between if place.below else between._own(tiers)
+        own = self._own(tiers)
+        return own and own.lookup(name, tiers)
 
     def entries(self, tiers: Collection[Tier] = ALL_TIERS) -> Iterator[tuple[str, int]]:
         for name, place in self.key.below.items():
             if place.exists(self.machine, tiers):
                 yield name, self.MODE & 0o170000
+        own = self._own(tiers)
+        if own is not None:
+            yield from own.entries(tiers)
 
     def nlink(self, tiers: Collection[Tier] = ALL_TIERS) -> int:
-        return 2 + sum(1 for _ in self.entries(tiers))
+        fixed = sum(place.exists(self.machine, tiers) for place in self.key.below.values())
+        own = self._own(tiers)
+        return fixed + (own.nlink(tiers) if own is not None else 2)
 
 
 class Root(Between):

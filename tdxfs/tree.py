@@ -42,6 +42,23 @@ def inode_number(path: str) -> int:
 
 
 @frozen
+class Stat:
+    """The part of stat(2) that an entry decides."""
+
+    mode: int
+    """Type and permission bits."""
+    size: int = 0
+    rdev: int = 0
+
+
+def stat_of(entry: Entry) -> Stat:
+    """What stat(2) says of an entry; a directory's and a link's size is 0."""
+    if isinstance(entry, Directory):
+        return Stat(entry.MODE)
+    return Stat(entry.mode, entry.size, entry.rdev)
+
+
+@frozen
 class Entries:
     """A directory as getdents sees it: sorted by hash; `offsets` are the entries' own hashes."""
 

@@ -1,0 +1,46 @@
+"""``/proc``: the files that say what the machine is made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tdxfs.procfs.cpuinfo import cpuinfo
+from tdxfs.procfs.iomem import iomem
+from tdxfs.procfs.meminfo import meminfo
+from tdxfs.procfs.zoneinfo import zoneinfo
+from tdxfs.sysfs.attribute import Directory, ro
+from tdxfs.sysfs.codec import LINE, TEXT
+
+
+class ProcRoot(Directory[Any]):
+    """Files of procfs; like procfs they have size 0."""
+
+    WHAT = "/proc"
+
+    @ro(LINE, size=0)
+    def cmdline(self) -> str:
+        """The kernel command line."""
+        return self.machine.topology.cmdline
+
+    @ro(TEXT, size=0)
+    def cpuinfo(self) -> str:
+        """What each online CPU is."""
+        return cpuinfo(self.machine)
+
+    @ro(TEXT, size=0)
+    def iomem(self) -> str:
+        """The physical address map."""
+        return iomem(self.machine)
+
+    @ro(TEXT, size=0)
+    def meminfo(self) -> str:
+        """Memory by use, kB."""
+        return meminfo(self.machine)
+
+    @ro(TEXT, size=0)
+    def zoneinfo(self) -> str:
+        """Memory by zone, pages."""
+        return zoneinfo(self.machine)
+
+
+DIRECTORIES = (ProcRoot,)

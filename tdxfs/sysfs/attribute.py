@@ -31,6 +31,7 @@ and resolves one name at a time; a family of a million children is a collection 
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -218,10 +219,13 @@ class _Family(_Declared, Generic[D]):
     pattern: re.Pattern[str] = UNSET
     format: Callable[..., str] = UNSET
     single: bool = True
+    text: bool = False
+    """Whether keys are text, not numbers: PCI addresses."""
 
     def __attrs_post_init__(self) -> None:
         parts = re.split(r"<[^>]*>", self.template)
-        self.pattern = re.compile(r"(0|[1-9][0-9]*)".join(map(re.escape, parts)))
+        number = "(.+)" if self.text else "(0|[1-9][0-9]*)"
+        self.pattern = re.compile(number.join(map(re.escape, parts)))
         self.format = "{}".join(parts).format
         self.single = len(parts) == 2
 
@@ -235,6 +239,8 @@ class _Family(_Declared, Generic[D]):
         match = self.pattern.fullmatch(name)
         if match is None:
             return None
+        if self.text:
+            return match[1]
         return int(match[1]) if self.single else tuple(map(int, match.groups()))
 
     def find(self, directory: D, name: str) -> Any:
@@ -251,10 +257,12 @@ class Directories(_Family[D]):
     """A family of subdirectories."""
 
     cls: DirectoryClass = UNSET
+    nested: bool = False
+    """Whether the child's key is (this directory's key, its own)."""
     type: ClassVar[int] = stat.S_IFDIR
 
     def make(self, directory: D, name: str, key: Any) -> Directory[Any]:
-        return self.cls(f"{directory.path}/{name}", directory.machine, key)
+        return self.cls(f"{directory.path}/{name}", directory.machine, (directory.key, key) if self.nested else key)
 
 
 @define(eq=False)
@@ -287,6 +295,23 @@ class Files(_Family[D]):
         return File(stat.S_IFREG | self.mode, self.size, lambda: self.codec.show(self.value(directory, key)), _no_store)
 
 
+@define(eq=False)
+class CharDevices(_Family[D]):
+    """A family of character devices, mode 0600."""
+
+    number: Callable[[D, Any], tuple[int, int]] = UNSET
+    """Major and minor number of the device of one key."""
+    type: ClassVar[int] = stat.S_IFCHR
+
+    def make(self, directory: D, name: str, key: Any) -> File:
+        rdev = os.makedev(*self.number(directory, key))
+        return File(stat.S_IFCHR | 0o600, 0, _no_content, _no_store, Reader.TEXT, rdev)
+
+
+def _no_content() -> bytes:
+    return b""
+
+
 def relative(target: str, directory: str) -> str:
     """The relative link text from `directory` to `target`, as sysfs_create_link() makes it."""
     to, here = target.split("/"), directory.split("/")
@@ -310,9 +335,7 @@ class Directory(Generic[K]):
     """The tier of every declaration in it that does not say otherwise."""
     MODE: ClassVar[int] = stat.S_IFDIR | 0o755
     DECLARED: ClassVar[dict[str, Attribute[Any, Any] | LinkTo[Any] | Subdirectory[Any]]] = {}
-    FAMILIES: ClassVar[tuple[Directories[Any] | Links[Any] | Files[Any], ...]] = ()
-    size: ClassVar[int] = 0
-    rdev: ClassVar[int] = 0
+    FAMILIES: ClassVar[tuple[Directories[Any] | Links[Any] | Files[Any] | CharDevices[Any], ...]] = ()
 
     def __init__(self, path: str, machine: Machine, key: K) -> None:
         self.path = path
@@ -330,10 +353,6 @@ class Directory(Generic[K]):
                 else:
                     declared[value.name] = cast(Any, value)
         cls.DECLARED, cls.FAMILIES = declared, tuple(families)
-
-    @property
-    def mode(self) -> int:
-        return self.MODE
 
     @classmethod
     def exists(cls, machine: Machine) -> bool:
@@ -436,23 +455,26 @@ def always(cls: DirectoryClass, *, name: str = "", tier: Tier = Tier.KERNEL, sin
 
 
 def directories(
-    template: str, cls: DirectoryClass, *, tier: Tier = Tier.KERNEL, since: str = ""
+    template: str, cls: DirectoryClass, *, nested: bool = False, text: bool = False, tier: Tier = Tier.KERNEL
 ) -> Callable[[Callable[[D], Collection[Any]]], Directories[D]]:
-    """A family of subdirectories, one per key that the decorated function returns."""
+    """
+    A family of subdirectories, one per key that the decorated function returns;
+    `nested` ones get (this directory's key, their own) as theirs.
+    """
 
     def declare(keys: Callable[[D], Collection[Any]]) -> Directories[D]:
-        return Directories(doc=_doc(keys), tier=tier, since=since, template=template, keys=keys, cls=cls)
+        return Directories(doc=_doc(keys), tier=tier, template=template, keys=keys, cls=cls, nested=nested, text=text)
 
     return declare
 
 
 def links(
-    template: str, to: Callable[[Machine, Any], str], *, tier: Tier = Tier.KERNEL, since: str = ""
+    template: str, to: Callable[[Machine, Any], str], *, text: bool = False
 ) -> Callable[[Callable[[D], Collection[Any]]], Links[D]]:
     """A family of links, one per key, to the path that ``to(machine, key)`` gives."""
 
     def declare(keys: Callable[[D], Collection[Any]]) -> Links[D]:
-        return Links(doc=_doc(keys), tier=tier, since=since, template=template, keys=keys, to=to)
+        return Links(doc=_doc(keys), template=template, keys=keys, to=to, text=text)
 
     return declare
 

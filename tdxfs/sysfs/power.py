@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from tdxfs.errors import InputOutput
 from tdxfs.model import Machine, kernel_at_least
 from tdxfs.sysfs.attribute import ALL_TIERS, Directory, Entry, Tier, always, ro, rw
 from tdxfs.sysfs.codec import DECIMAL, NOTHING, WORD
+
+K = TypeVar("K")
 
 
 class PowerDir(Directory[Any]):
@@ -77,7 +79,7 @@ class ContainerPowerDir(PowerDir):
         return (entry for entry in super().entries(tiers) if entry[0] in self.shown(self.machine))
 
 
-class DeviceDir(Directory[Any]):
+class DeviceDir(Directory[K]):
     """What every device directory has."""
 
     power = always(PowerDir)

@@ -1,0 +1,157 @@
+"""Counters of a node: ``meminfo``, ``vmstat``, ``numastat``; recorded where known, else derived.
+
+The tables say which counters a kernel has, in its order (drivers/base/node.c
+``node_read_meminfo``, mm/vmstat.c ``vmstat_text``). Derived counters are those of a machine on
+which nothing runs: all memory free but the PAMTs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import frozen
+
+from tdxfs.capability import online_memory
+from tdxfs.model import PAGE_SIZE, Machine, kernel_at_least
+
+
+@frozen
+class Counter:
+    """One counter's name and the kernels that print it."""
+
+    name: str
+    since: str = ""
+    until: str = ""
+    blanks: int = 0
+    """Blanks after the colon of a meminfo line; 0: as many as make 16 columns."""
+
+    def on(self, kernel: str) -> bool:
+        return (not self.since or kernel_at_least(kernel, self.since)) and (
+            not self.until or not kernel_at_least(kernel, self.until)
+        )
+
+
+def rows(names: str, since: str = "", until: str = "") -> tuple[Counter, ...]:
+    """Counters of the same kernels, names separated by blanks."""
+    return tuple(Counter(name, since, until) for name in names.split())
+
+
+MEMINFO = (
+    *rows("MemTotal MemFree MemUsed SwapCached Active Inactive Active(anon) Inactive(anon) Active(file)"),
+    *rows("Inactive(file) Unevictable Mlocked Dirty Writeback FilePages Mapped AnonPages Shmem KernelStack"),
+    *rows("PageTables SecPageTables NFS_Unstable Bounce WritebackTmp KReclaimable Slab SReclaimable SUnreclaim"),
+    *rows("AnonHugePages ShmemHugePages ShmemPmdMapped"),
+    Counter("FileHugePages", until="6.12", blanks=1),
+    Counter("FileHugePages", since="6.12", until="7.3"),
+    Counter("FileHugePages", since="7.3", blanks=1),
+    Counter("FilePmdMapped", blanks=1),
+    *rows("Unaccepted", since="6.12"),
+    *rows("Balloon GPUActive GPUReclaim", since="7.3"),
+    *rows("HugePages_Total HugePages_Free HugePages_Surp"),
+)
+
+VMSTAT = (
+    *rows("nr_free_pages"),
+    *rows("nr_free_pages_blocks", since="7.3"),
+    *rows("nr_zone_inactive_anon nr_zone_active_anon nr_zone_inactive_file nr_zone_active_file nr_zone_unevictable"),
+    *rows("nr_zone_write_pending nr_mlock"),
+    *rows("nr_bounce", until="7.3"),
+    *rows("nr_zspages nr_free_cma"),
+    *rows("nr_unaccepted", since="6.12"),
+    *rows("numa_hit numa_miss numa_foreign numa_interleave numa_local numa_other nr_inactive_anon nr_active_anon"),
+    *rows("nr_inactive_file nr_active_file nr_unevictable nr_slab_reclaimable nr_slab_unreclaimable"),
+    *rows("nr_isolated_anon nr_isolated_file workingset_nodes workingset_refault_anon workingset_refault_file"),
+    *rows("workingset_activate_anon workingset_activate_file workingset_restore_anon workingset_restore_file"),
+    *rows("workingset_nodereclaim nr_anon_pages nr_mapped nr_file_pages nr_dirty nr_writeback"),
+    *rows("nr_writeback_temp", until="7.3"),
+    *rows("nr_shmem nr_shmem_hugepages nr_shmem_pmdmapped nr_file_hugepages nr_file_pmdmapped"),
+    *rows("nr_anon_transparent_hugepages nr_vmscan_write nr_vmscan_immediate_reclaim nr_dirtied nr_written"),
+    *rows("nr_throttled_written nr_kernel_misc_reclaimable nr_foll_pin_acquired nr_foll_pin_released"),
+    *rows("nr_vmalloc", since="7.3"),
+    *rows("nr_kernel_stack nr_page_table_pages nr_sec_page_table_pages"),
+    *rows("nr_iommu_pages", since="6.12"),
+    *rows("nr_swapcached pgpromote_success pgpromote_candidate"),
+    *rows("pgpromote_candidate_nrl", since="7.3"),
+    *rows("pgdemote_kswapd pgdemote_direct pgdemote_khugepaged", since="6.12"),
+    *rows("pgdemote_proactive pgsteal_kswapd pgsteal_direct pgsteal_khugepaged pgsteal_proactive", since="7.3"),
+    *rows("pgsteal_anon pgsteal_file pgscan_kswapd pgscan_direct pgscan_khugepaged pgscan_proactive", since="7.3"),
+    *rows("pgscan_anon pgscan_file pgrotate_anon pgrotate_file pgrefill nr_hugetlb nr_balloon_pages", since="7.3"),
+    *rows("nr_kernel_file_pages nr_gpu_active nr_gpu_reclaim", since="7.3"),
+)
+
+ZONE_COUNTERS = VMSTAT[: next(at for at, row in enumerate(VMSTAT) if row.name == "nr_inactive_anon")]
+"""What ``/proc/zoneinfo`` prints per zone; the rest of VMSTAT it prints per node."""
+NODE_COUNTERS = VMSTAT[len(ZONE_COUNTERS) :]
+
+NUMASTAT = rows("numa_hit numa_miss numa_foreign interleave_hit local_node other_node")
+
+
+def total_kib(machine: Machine, nid: int) -> int:
+    """``MemTotal`` of a node in kB: its online memory."""
+    return online_memory(machine, nid).size // 1024
+
+
+def free_kib(machine: Machine, nid: int) -> int:
+    """``MemFree`` of a node in kB: what neither a PAMT nor the BIOS holds."""
+    memory = online_memory(machine, nid)
+    return (memory.size - (memory & machine.tdx.owned).size) // 1024
+
+
+def meminfo(machine: Machine, nid: int) -> dict[str, int]:
+    """``MemTotal`` and the others in kB, HugePages in pages."""
+    total, free = total_kib(machine, nid), free_kib(machine, nid)
+    derived = {"MemTotal": total, "MemFree": free, "MemUsed": total - free}
+    recorded = machine.topology.counters.get(nid)
+    return _complete(MEMINFO, machine, derived, recorded.meminfo if recorded else {})
+
+
+def vmstat(machine: Machine, nid: int) -> dict[str, int]:
+    """Zone, event and node counters, in pages or events."""
+    derived = {"nr_free_pages": free_kib(machine, nid) * 1024 // PAGE_SIZE}
+    derived["nr_free_pages_blocks"] = derived["nr_free_pages"] // 512 * 512
+    recorded = machine.topology.counters.get(nid)
+    return _complete(VMSTAT, machine, derived, recorded.vmstat if recorded else {})
+
+
+def numastat(machine: Machine, nid: int) -> dict[str, int]:
+    """Allocation events, in pages."""
+    recorded = machine.topology.counters.get(nid)
+    return _complete(NUMASTAT, machine, {}, recorded.numastat if recorded else {})
+
+
+def _complete(
+    table: tuple[Counter, ...], machine: Machine, derived: Mapping[str, int], recorded: Mapping[str, int]
+) -> dict[str, int]:
+    kernel = machine.topology.kernel
+    return {
+        counter.name: recorded.get(counter.name, derived.get(counter.name, 0))
+        for counter in table
+        if counter.on(kernel)
+    }
+
+
+def format_meminfo(nid: int, kernel: str, values: Mapping[str, int]) -> str:
+    """``Node 0 MemTotal:         469608 kB`` and so on, without the last newline."""
+    lines = []
+    for counter in MEMINFO:
+        if counter.on(kernel) and counter.name in values:
+            key, value = f"{counter.name}:", values[counter.name]
+            if counter.name.startswith("HugePages_"):
+                lines.append(f"Node {nid} {key:<17}{value:5}")
+            else:
+                gap = " " * (counter.blanks or 16 - len(key))
+                lines.append(f"Node {nid} {key}{gap}{value:8} kB")
+    return "\n".join(lines)
+
+
+def parse_meminfo(text: str) -> dict[str, int]:
+    """The values of a node's ``meminfo``; ValueError if a line is not of its form."""
+    values = {}
+    for line in text.splitlines():
+        if not line.strip():
+            continue
+        word, _, rest = line.partition(":")
+        if word.split()[:1] != ["Node"]:
+            raise ValueError(line)
+        values[word.split()[2]] = int(rest.split()[0])
+    return values

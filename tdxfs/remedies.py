@@ -1,0 +1,119 @@
+"""What can be done about a conflict, as a command to type and as a change of the model.
+
+Each change is what the command does on the emulated machine; the property that keeps remedies
+honest is in tests/test_conflicts.py: applied, a remedy removes its conflict and causes none worse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from attrs import evolve, frozen
+
+from tdxfs.boot import boot
+from tdxfs.idlist import format_list
+from tdxfs.model import Machine
+from tdxfs.policy import Policies
+
+
+@frozen
+class Remedy:
+    """A command and what it does, or why there is none."""
+
+    command: str = ""
+    """What to type; empty: there is nothing to type."""
+    why_none: str = ""
+    action: Callable[[Machine], Machine] | None = None
+
+    def __str__(self) -> str:
+        return self.command or f"none: {self.why_none}"
+
+
+def none(why: str) -> Remedy:
+    """No command helps, and why."""
+    return Remedy(why_none=why)
+
+
+@frozen
+class OfflineBlocks:
+    """Take runs of memory blocks offline: half-open ranges of block ids."""
+
+    runs: tuple[tuple[int, int], ...]
+
+    def __call__(self, machine: Machine) -> Machine:
+        blocks = machine.blocks
+        for first, end in self.runs:
+            for start, stop, block in list(blocks.within(first, end)):
+                blocks = blocks.assign(start, stop, evolve(block, online=False))
+        return evolve(machine, blocks=blocks)
+
+
+def offline(runs: tuple[tuple[int, int], ...]) -> Remedy:
+    """Take the blocks offline with chmem."""
+    commands = (f"chmem --disable --blocks {first}-{end - 1}" for first, end in runs)
+    return Remedy(" && ".join(commands), action=OfflineBlocks(runs))
+
+
+@frozen
+class BindTasks:
+    """Let tasks allocate from these nodes only."""
+
+    nodes: frozenset[int]
+
+    def __call__(self, machine: Machine) -> Machine:
+        return evolve(machine, default_mems=self.nodes)
+
+
+def bind(nodes: frozenset[int]) -> Remedy:
+    """Start programs with numactl."""
+    return Remedy(f"numactl --membind={format_list(nodes)} COMMAND", action=BindTasks(nodes))
+
+
+@frozen
+class SetPolicy:
+    """Change a policy that a running kernel can change."""
+
+    policies: Policies
+
+    def __call__(self, machine: Machine) -> Machine:
+        return evolve(machine, policies=self.policies)
+
+
+def set_policy(machine: Machine, **axis: Any) -> Remedy:
+    """Write one axis of the policy directory."""
+    ((name, value),) = axis.items()
+    command = f"echo {value} > /sys/kernel/mm/tdx/policy/{name}"
+    return Remedy(command, action=SetPolicy(evolve(machine.policies, **axis)))
+
+
+@frozen
+class Reboot:
+    """Boot the same machine again under other policies."""
+
+    policies: Policies
+
+    def __call__(self, machine: Machine) -> Machine:
+        return rebooted(machine, self.policies)
+
+
+@lru_cache(maxsize=16)
+def rebooted(machine: Machine, policies: Policies) -> Machine:
+    """The machine as it comes up under other policies."""
+    return boot(machine.built, policies)
+
+
+def reboot(machine: Machine, **axes: Any) -> Remedy:
+    """Reboot with these axes changed."""
+    options = " ".join(f"--policy {name}={value}" for name, value in axes.items())
+    return Remedy(
+        f"tdxfs mount {options} {machine.built.name} MOUNTPOINT", action=Reboot(evolve(machine.policies, **axes))
+    )
+
+
+def apply(machine: Machine, remedy: Remedy) -> Machine:
+    """The machine after the remedy; ValueError if there is nothing to do."""
+    if remedy.action is None:
+        raise ValueError(str(remedy))
+    return remedy.action(machine)

@@ -1,0 +1,124 @@
+"""``/sys/devices/system/memory``: memory blocks; compare drivers/base/memory.c."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from tdxfs.capability import judge_block
+from tdxfs.model import Block, Zone
+from tdxfs.sysfs import paths
+from tdxfs.sysfs.attribute import Directory, Tier, always, directories, link, links, ro, rw, subdirectory, wo
+from tdxfs.sysfs.codec import BARE_HEX, BLOCK_INDEX, BOOL, DECIMAL, LINE, NOTHING, WORD
+from tdxfs.sysfs.power import DeviceDir, PowerDir
+
+
+class X86BlockDir(Directory[int]):
+    """What x86 says of a memory block."""
+
+    WHAT = "/sys/devices/system/memory/memory<id>/x86"
+    TIER = Tier.PROPOSED
+
+    @ro(BOOL)
+    def tdx_capable(self) -> bool:
+        """1 if every page of the block that can be given away can back a TDX guest, else 0."""
+        return bool(judge_block(self.machine, self.key))
+
+
+class MemoryBlockDir(DeviceDir[int]):
+    """A memory block: the unit in which memory goes online and offline."""
+
+    WHAT = "/sys/devices/system/memory/memory<id>"
+
+    power = always(PowerDir)
+
+    @property
+    def block(self) -> Block:
+        block = self.machine.blocks.get(self.key)
+        assert block is not None
+        return block
+
+    @rw(BOOL)
+    def online(self) -> bool:
+        """1 if the block is online."""
+        return self.block.online
+
+    @ro(DECIMAL)
+    def phys_device(self) -> int:
+        """Always 0."""
+        return 0
+
+    @ro(BLOCK_INDEX)
+    def phys_index(self) -> int:
+        """The block's number: its address divided by block_size_bytes."""
+        return self.key
+
+    @ro(BOOL)
+    def removable(self) -> bool:
+        """1 if the kernel can remove memory at all."""
+        return True
+
+    @rw(WORD)
+    def state(self) -> str:
+        """online or offline."""
+        return "online" if self.block.online else "offline"
+
+    @ro(LINE)
+    def valid_zones(self) -> str:
+        """
+        Online: the block's zone, or none if it has several. Offline: the zones it
+        can join, the default first.
+        """
+        zone = self.block.zone
+        if self.block.online:
+            return zone.value if zone else "none"
+        kernel = zone if zone and zone is not Zone.MOVABLE else Zone.NORMAL
+        return f"{kernel.value} {Zone.MOVABLE.value}"
+
+    @subdirectory(X86BlockDir, tier=Tier.PROPOSED)
+    def x86(self) -> bool:
+        """TDX capability of the block. Absent when the platform has no TDX."""
+        return self.machine.topology.tdx is not None
+
+    @link
+    def subsystem(self) -> str:
+        """The memory bus."""
+        return paths.bus("memory")
+
+    @links("node<id>", paths.node)
+    def nodes(self) -> Collection[int]:
+        """The nodes whose memory lies in the block."""
+        return self.block.nodes
+
+
+class MemoryRoot(DeviceDir[None]):
+    """Memory blocks, and how memory is divided into them."""
+
+    WHAT = paths.MEMORY_ROOT
+
+    power = always(PowerDir)
+
+    @ro(BARE_HEX)
+    def block_size_bytes(self) -> int:
+        """Bytes of a memory block, hexadecimal without 0x."""
+        return self.machine.topology.memory.block_size
+
+    @rw(WORD)
+    def auto_online_blocks(self) -> str:
+        """What happens to hot-added blocks: offline, online, online_kernel or online_movable."""
+        return self.machine.topology.memory.auto_online
+
+    @ro(BOOL, since="6.12")
+    def crash_hotplug(self) -> bool:
+        """1 if the crash kernel follows memory hotplug by itself."""
+        return False
+
+    hard_offline_page = wo(NOTHING, "A physical address whose page is taken out of use with its content lost.")
+    soft_offline_page = wo(NOTHING, "A physical address whose page is taken out of use after its content has moved.")
+
+    @directories("memory<id>", MemoryBlockDir)
+    def memory_blocks(self) -> Collection[int]:
+        """One per memory block that is there."""
+        return self.machine.blocks
+
+
+DIRECTORIES = (MemoryRoot,)

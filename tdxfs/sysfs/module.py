@@ -1,0 +1,30 @@
+"""``/sys/module``: the modules that links lead to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tdxfs.sysfs.attribute import Directory, ro
+from tdxfs.sysfs.codec import WORD
+
+
+class _Module(Directory[Any]):
+    @ro(WORD)
+    def initstate(self) -> str:
+        """live: the module is loaded."""
+        return "live"
+
+
+class DeviceDaxModule(_Module):
+    """The driver of dax devices that programs map."""
+
+    WHAT = "/sys/module/device_dax"
+
+
+class KmemModule(_Module):
+    """The driver that makes System RAM of dax devices."""
+
+    WHAT = "/sys/module/kmem"
+
+
+DIRECTORIES = (DeviceDaxModule, KmemModule)

@@ -1,0 +1,340 @@
+"""The FUSE mount: libfuse's callbacks to a `Tree`. The only module that imports `fuse`.
+
+fusepy's own methods turn every struct stat into a dict and every unknown exception into EINVAL.
+`Server` overrides the ones that matter with what sysfs does: stat bytes are prepared once per path, an
+open owns its text, which is made anew by each read at offset 0, and a bug is logged and answered EIO.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+import struct
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("FUSE_LIBRARY_PATH", "libfuse.so.2")  # find_library() would start a compiler to look
+import fuse
+
+from tdxfs.errors import UserError
+from tdxfs.sysfs.attribute import Directory, Entry, File, Link, Reader
+from tdxfs.tree import Entries, Tree, content, inode_number, stat_of
+
+PAGE_SIZE = 4096
+CACHED_PATHS = 65536
+FOREVER = 3600
+DOT_OFFSET = 1
+"""d_off of ``.``, as kernfs."""
+
+_STAT_SIZE = ctypes.sizeof(fuse.c_stat)
+
+
+def _field(name: str) -> tuple[struct.Struct, int]:
+    column = getattr(fuse.c_stat, name)
+    return struct.Struct({4: "=I", 8: "=q"}[column.size]), column.offset
+
+
+_FIELDS = {name: _field(name) for name in ("st_ino", "st_nlink", "st_mode", "st_uid", "st_gid", "st_rdev", "st_size")}
+_BLKSIZE = _field("st_blksize")
+_TIMES = [getattr(fuse.c_stat, name).offset for name in ("st_atimespec", "st_mtimespec", "st_ctimespec")]
+_TIMESPEC = struct.Struct("=qq")
+
+
+class _Open:
+    """One open file description and the text it reads."""
+
+    __slots__ = ("at", "data", "file", "nonblocking")
+
+    def __init__(self, file: File, nonblocking: bool) -> None:
+        self.file = file
+        self.nonblocking = nonblocking
+        self.data: bytes | None = None
+        self.at = 0
+
+
+class _Selected:
+    """Which operations libfuse is given; the others it answers ENOSYS, once."""
+
+    use_ns = True
+    getattr = readlink = mknod = mkdir = unlink = rmdir = symlink = rename = link = True
+    chmod = chown = truncate = open = read = write = statfs = release = readdir = init = create = utimens = True
+
+
+class Server(fuse.FUSE):  # type: ignore[misc]
+    """A mounted tree. Constructing it serves until the mount is gone."""
+
+    def __init__(self, tree: Tree, mountpoint: str, ready: Callable[[], None], **options: Any) -> None:
+        self.tree = tree
+        self.ready = ready
+        self.paths: dict[bytes, tuple[bytes, Entry]] = {}
+        self.directories: dict[str, Directory[Any]] = {}
+        self.listings: dict[str, Entries] = {}
+        self.kept: dict[bytes, dict[str, Any]] = {}
+        self.generation = tree.generation
+        self.handles: dict[int, _Open] = {}
+        self.next_handle = 0
+        super().__init__(_Selected(), mountpoint, encoding="utf-8", **options)
+
+    @staticmethod
+    def _wrapper(func: Callable[..., int], *args: Any, **_: Any) -> int:
+        try:
+            return func(*args)
+        except OSError as error:
+            if error.errno is not None and error.errno > 0:
+                return -error.errno
+            traceback.print_exc()
+        except BaseException:  # ctypes would swallow it and libfuse would read a random number
+            traceback.print_exc()
+        sys.stderr.flush()
+        return -errno.EIO
+
+    # --- paths ------------------------------------------------------------------------
+
+    def _find(self, path: bytes) -> tuple[bytes, Entry] | None:
+        if self.generation != self.tree.generation:
+            self.generation = self.tree.generation
+            self.paths.clear()
+            self.directories.clear()
+            self.listings.clear()
+        known = self.paths.get(path)
+        if known is not None:
+            return known
+        text = path.decode("utf-8", "surrogateescape")
+        entry = self._entry(text)
+        if entry is None:
+            return None
+        if len(self.paths) >= CACHED_PATHS:
+            self.paths.clear()
+            self.directories.clear()
+        known = self.paths[path] = (self._stat(text, path, entry), entry)
+        return known
+
+    def _entry(self, text: str) -> Entry | None:
+        if text == "/":
+            return self.tree.root
+        parent, _, name = text.rpartition("/")
+        directory = self.directories.get(parent)
+        if directory is None:
+            found = self._entry(parent or "/")
+            if not isinstance(found, Directory):
+                return None
+            directory = self.directories[parent] = found
+        return directory.lookup(name, self.tree.tiers)
+
+    def _stat(self, text: str, path: bytes, entry: Entry) -> bytes:
+        seen = stat_of(entry)
+        kept = self.kept.get(path, {})
+        values = {
+            "st_ino": inode_number(text) & 0x7FFFFFFFFFFFFFFF,
+            "st_nlink": self.tree.nlink(entry),
+            "st_mode": kept.get("mode", seen.mode),
+            "st_uid": kept.get("uid", 0),
+            "st_gid": kept.get("gid", 0),
+            "st_rdev": seen.rdev,
+            "st_size": seen.size,
+        }
+        buffer = bytearray(_STAT_SIZE)
+        for name, value in values.items():
+            form, offset = _FIELDS[name]
+            form.pack_into(buffer, offset, value)
+        _BLKSIZE[0].pack_into(buffer, _BLKSIZE[1], PAGE_SIZE)
+        now = time.time_ns()
+        for offset, when in zip(_TIMES, kept.get("times", (now, now, now)), strict=True):
+            _TIMESPEC.pack_into(buffer, offset, *divmod(when, 1_000_000_000))
+        return bytes(buffer)
+
+    def _keep(self, path: bytes, **what: Any) -> int:
+        # kernfs keeps what chmod, chown and utimes set for as long as the object lives
+        self.kept.setdefault(path, {}).update(what)
+        self.paths.pop(path, None)
+        return 0
+
+    # --- what is asked all the time ---------------------------------------------------
+
+    def getattr(self, path: bytes, buf: Any) -> int:
+        known = self.paths.get(path) if self.generation == self.tree.generation else None
+        if known is None:
+            known = self._find(path)
+            if known is None:
+                return -errno.ENOENT
+        ctypes.memmove(buf, known[0], _STAT_SIZE)
+        return 0
+
+    def fgetattr(self, path: bytes, buf: Any, fip: Any) -> int:
+        return self.getattr(path, buf)
+
+    def open(self, path: bytes, fip: Any) -> int:
+        known = self._find(path)
+        if known is None:
+            return -errno.ENOENT
+        file = known[1]
+        assert isinstance(file, File)
+        info = fip.contents
+        flags = info.flags
+        mode = self.kept[path].get("mode", file.mode) if path in self.kept else file.mode
+        access = flags & 3
+        # a file without the bit cannot be opened so even by root (KERNFS_ROOT_EXTRA_OPEN_PERM_CHECK)
+        if (access in (0, 2) and not mode & 0o444) or (access in (1, 2) and not mode & 0o222):
+            return -errno.EACCES
+        if flags & os.O_DIRECT:
+            return -errno.EINVAL
+        handle = self.next_handle = self.next_handle + 1
+        self.handles[handle] = _Open(file, bool(flags & os.O_NONBLOCK))
+        info.fh = handle
+        return 0
+
+    def read(self, path: bytes, buf: Any, size: int, offset: int, fip: Any) -> int:
+        handle = self.handles[fip.contents.fh]
+        data = handle.data
+        reader = handle.file.reader
+        if reader is Reader.RECORDS:
+            return self._read_record(handle, buf, size)
+        if offset == 0 or data is None:
+            data = handle.data = content(handle.file)
+        if reader is Reader.CPUMASK:
+            # cpumap_print_to_pagebuf(): every read ends one byte early, and past the end is EPERM
+            if offset >= handle.file.size:
+                return 0
+            if offset > len(data):
+                return -errno.EPERM
+            size = min(size, len(data) + 1 - offset) - 1
+        if offset >= len(data) or size <= 0:
+            return 0
+        part = data[offset : offset + size] if offset or size < len(data) else data
+        ctypes.memmove(buf, part, len(part))
+        return len(part)
+
+    def _read_record(self, handle: _Open, buf: Any, size: int) -> int:
+        data = handle.file.show()
+        if handle.at >= len(data):
+            return -errno.EAGAIN if handle.nonblocking else 0
+        end = data.index(b"\n", handle.at) + 1
+        while data[end : end + 1] == b" ":
+            end = data.index(b"\n", end) + 1
+        if end - handle.at > size:
+            return -errno.EINVAL
+        part = data[handle.at : end]
+        handle.at = end
+        ctypes.memmove(buf, part, len(part))
+        return len(part)
+
+    def release(self, path: bytes, fip: Any) -> int:
+        del self.handles[fip.contents.fh]
+        return 0
+
+    def readlink(self, path: bytes, buf: Any, size: int) -> int:
+        known = self._find(path)
+        if known is None:
+            return -errno.ENOENT
+        assert isinstance(known[1], Link)
+        target = known[1].target.encode("utf-8", "surrogateescape")[: size - 1] + b"\0"
+        ctypes.memmove(buf, target, len(target))
+        return 0
+
+    def readdir(self, path: bytes, buf: Any, filler: Any, offset: int, fip: Any) -> int:
+        self._find(path)
+        text = path.decode("utf-8", "surrogateescape")
+        listing = self.listings.get(text)
+        if listing is None:
+            if len(self.listings) >= 4:
+                self.listings.pop(next(iter(self.listings)))
+            listing = self.listings[text] = self.tree.list(text)
+        entry = fuse.c_stat()
+        if offset == 0:
+            entry.st_mode, entry.st_ino = stat.S_IFDIR, inode_number(text)
+            if filler(buf, b".", entry, DOT_OFFSET):
+                return 0
+        if offset <= DOT_OFFSET:
+            entry.st_mode, entry.st_ino = stat.S_IFDIR, inode_number(text.rpartition("/")[0] or "/")
+            if filler(buf, b"..", entry, listing.first):
+                return 0
+        below = "/" if text == "/" else text + "/"
+        for name, kind, after in listing.following(max(offset, 2)):
+            entry.st_mode, entry.st_ino = kind, inode_number(below + name)
+            if filler(buf, name.encode("utf-8", "surrogateescape"), entry, after):
+                return 0
+        if len(listing.names) > CACHED_PATHS:
+            del self.listings[text]
+        return 0
+
+    # --- what sysfs refuses, and how ---------------------------------------------------
+
+    def write(self, path: bytes, buf: Any, size: int, offset: int, fip: Any) -> int:
+        # one write is one store, whatever the offset, and a page of it at most
+        data = ctypes.string_at(buf, min(size, PAGE_SIZE))
+        self.handles[fip.contents.fh].file.store(data)
+        return len(data)
+
+    def create(self, path: bytes, mode: int, fip: Any) -> int:
+        return -errno.EACCES
+
+    def mknod(self, path: bytes, mode: int, dev: int) -> int:
+        return -errno.EACCES if stat.S_ISREG(mode) else -errno.EPERM
+
+    def _not_permitted(self, *_: Any) -> int:
+        return -errno.EPERM
+
+    mkdir = unlink = rmdir = symlink = rename = link = _not_permitted
+
+    def truncate(self, path: bytes, length: int) -> int:
+        return 0
+
+    def ftruncate(self, path: bytes, length: int, fip: Any) -> int:
+        return 0
+
+    def chmod(self, path: bytes, mode: int) -> int:
+        return self._keep(path, mode=mode)
+
+    def chown(self, path: bytes, uid: int, gid: int) -> int:
+        unset = 0xFFFFFFFF
+        new = {name: number for name, number in (("uid", uid), ("gid", gid)) if number & unset != unset}
+        return self._keep(path, **new)
+
+    def utimens(self, path: bytes, buf: Any) -> int:
+        now = time.time_ns()
+        times = (now, now)
+        if buf:
+            both = (buf.contents.actime, buf.contents.modtime)
+            times = (both[0].tv_sec * 10**9 + both[0].tv_nsec, both[1].tv_sec * 10**9 + both[1].tv_nsec)
+        return self._keep(path, times=(*times, now))
+
+    def statfs(self, path: bytes, buf: Any) -> int:
+        buf.contents.f_bsize = buf.contents.f_frsize = PAGE_SIZE
+        buf.contents.f_namemax = 255
+        return 0
+
+    def init(self, conn: Any) -> int:
+        self.ready()
+        return 0
+
+
+def serve(tree: Tree, mountpoint: str, ready: Callable[[], None]) -> None:
+    """
+    Serve `tree` at `mountpoint` until it is unmounted or the process gets SIGTERM or
+    SIGINT; `ready` is called once the kernel has begun to talk to us. UserError if libfuse cannot mount.
+    """
+    everybody = {"allow_other": True} if os.geteuid() == 0 else {}
+    try:
+        Server(
+            tree,
+            mountpoint,
+            ready,
+            foreground=True,
+            nothreads=True,
+            direct_io=True,
+            default_permissions=True,
+            use_ino=True,
+            entry_timeout=FOREVER,
+            attr_timeout=FOREVER,
+            negative_timeout=FOREVER,
+            fsname="tdxfs",
+            subtype="tdxfs",
+            **everybody,
+        )
+    except RuntimeError as error:
+        raise UserError(f"{mountpoint}: libfuse cannot mount here (status {error})") from error

@@ -1,0 +1,233 @@
+"""Starting and stopping servers: ready means ready, and nothing is left behind."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tdxfs.boot import boot
+from tdxfs.errors import UserError
+from tdxfs.model import Topology
+from tdxfs.policy import Policies
+from tdxfs.root import Root
+from tdxfs.sysfs.attribute import ALL_TIERS, Tier
+from tdxfs.tree import Tree
+
+FSTYPE = "fuse.tdxfs"
+MNT_DETACH = 2
+PATIENCE = 30.0
+"""Seconds to wait for a server to come or to go."""
+
+
+def mounts() -> list[str]:
+    """Mount points of every tdxfs that this process sees."""
+    found = []
+    for line in Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        _, where, fstype, *_ = line.split()
+        if fstype == FSTYPE:
+            found.append(where.encode().decode("unicode_escape"))
+    return found
+
+
+def is_mounted(mountpoint: Path) -> bool:
+    """Whether a tdxfs is mounted there, dead or alive."""
+    return os.path.abspath(mountpoint) in mounts()
+
+
+def is_stale(mountpoint: Path) -> bool:
+    """Whether a mount is there whose server is dead."""
+    try:
+        os.stat(mountpoint)
+    except OSError as error:
+        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    return False
+
+
+def prepare(mountpoint: Path) -> None:
+    """
+    See to it that `mountpoint` can be mounted on: a dead mount is detached;
+    UserError with the reason if it cannot.
+    """
+    try:
+        ctypes.CDLL("libfuse.so.2")
+    except OSError:
+        raise UserError("libfuse.so.2 is missing: install libfuse 2 (Debian: apt-get install libfuse2 fuse3)") from None
+    if not os.path.exists("/dev/fuse"):
+        raise UserError("/dev/fuse is missing: load the fuse module, or let the container have the device")
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        raise UserError("/dev/fuse: no permission to open it")
+    if is_stale(mountpoint):
+        detach(mountpoint)
+    if not mountpoint.exists():
+        raise UserError(f"{mountpoint}: mount point does not exist")
+    if not mountpoint.is_dir():
+        raise UserError(f"{mountpoint}: mount point is not a directory")
+    if os.path.ismount(mountpoint):
+        raise UserError(f"{mountpoint}: mount point is busy: something is mounted there")
+    if any(mountpoint.iterdir()):
+        raise UserError(f"{mountpoint}: mount point is not empty")
+
+
+def detach(mountpoint: Path) -> None:
+    """Take a mount out of the tree, whoever uses it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.umount2(os.fsencode(mountpoint), MNT_DETACH) != 0:
+        subprocess.run(["fusermount", "-u", "-z", str(mountpoint)], check=False, capture_output=True)
+
+
+def unmount(mountpoint: Path) -> None:
+    """Unmount a tdxfs and wait until it is gone; UserError if it is none, or busy."""
+    if not is_mounted(mountpoint):
+        raise UserError(f"{mountpoint}: no tdxfs is mounted there")
+    if is_stale(mountpoint):
+        detach(mountpoint)
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.umount2(os.fsencode(mountpoint), 0) != 0:
+        number = ctypes.get_errno()
+        if number == errno.EBUSY:
+            raise UserError(f"{mountpoint}: busy: a program has a file or its working directory there")
+        done = subprocess.run(["fusermount", "-u", str(mountpoint)], check=False, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise UserError(f"{mountpoint}: {done.stderr.strip() or os.strerror(number)}")
+
+
+def run_foreground(tree: Tree, mountpoint: Path, ready: Callable[[], None]) -> None:
+    """Serve until unmounted."""
+    prepare(mountpoint)
+    from tdxfs.mount import serve
+
+    serve(tree, os.path.abspath(mountpoint), ready)
+
+
+def run_background(tree: Tree, mountpoint: Path, log: Path | None = None) -> int:
+    """
+    Serve in a process of its own and return its pid once the mount answers; UserError with
+    its reason if it does not come up. What the server writes goes to `log`.
+    """
+    prepare(mountpoint)
+    import tdxfs.mount  # noqa: F401  imported before the fork: a failure is told here
+
+    hear, tell = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        os.close(hear)
+        _become_server(tree, mountpoint, tell, log)
+    os.close(tell)
+    with os.fdopen(hear, "rb") as answers:
+        answer = answers.read()
+    if answer != b"ready":
+        os.waitpid(pid, 0)
+        raise UserError(
+            answer.decode("utf-8", "replace").strip() or f"{mountpoint}: the server died before it was ready"
+        )
+    os.stat(mountpoint)
+    return pid
+
+
+def _become_server(tree: Tree, mountpoint: Path, tell: int, log: Path | None) -> None:
+    status = 1
+    try:
+        os.setsid()
+        sink = os.open(log or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        source = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(source, 0)
+        os.dup2(sink, 1)
+        os.dup2(sink, 2)
+
+        def ready() -> None:
+            os.write(tell, b"ready")
+            os.close(tell)
+
+        run_foreground(tree, mountpoint, ready)
+        status = 0
+    except BaseException as error:
+        os.write(tell, f"{error}".encode())
+    finally:
+        os._exit(status)
+
+
+@contextmanager
+def mounted(
+    topology: Topology,
+    mountpoint: Path | None = None,
+    *,
+    policies: Policies | None = None,
+    tiers: Collection[Tier] = ALL_TIERS,
+) -> Iterator[Path]:
+    """
+    Mount a topology for the time of a ``with`` block, served by a process of its own; the value
+    is the mount point, a temporary directory unless one is given. UserError if it does not come up.
+    """
+    with tempfile.TemporaryDirectory(prefix="tdxfs-") as temporary:
+        where = Path(temporary) if mountpoint is None else mountpoint
+        server = launch(topology, where, policies, tiers)
+        try:
+            yield where
+        finally:
+            stop(server, where)
+
+
+def launch(
+    topology: Topology,
+    mountpoint: Path,
+    policies: Policies | None = None,
+    tiers: Collection[Tier] = ALL_TIERS,
+) -> subprocess.Popen[bytes]:
+    """Start a server process and wait until its mount answers; its stderr is a pipe."""
+    prepare(mountpoint)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tdxfs.server", str(mountpoint)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert server.stdin is not None and server.stdout is not None and server.stderr is not None
+    with server.stdin:
+        pickle.dump((topology, policies, frozenset(tiers)), server.stdin)
+    if server.stdout.readline() != b"ready\n":
+        server.wait()
+        raise UserError(server.stderr.read().decode("utf-8", "replace").strip())
+    os.stat(mountpoint)
+    return server
+
+
+def stop(server: subprocess.Popen[bytes], mountpoint: Path) -> None:
+    """End a launched server: unmount, by force if need be, and reap it."""
+    deadline = time.monotonic() + PATIENCE
+    server.send_signal(signal.SIGTERM)
+    while server.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    if server.poll() is None:
+        server.kill()
+    server.wait()
+    if is_mounted(mountpoint):
+        detach(mountpoint)
+
+
+def main() -> int:
+    """``python -m tdxfs.server MOUNTPOINT``: serve a pickled (topology, policies, tiers) from stdin."""
+    topology, policies, tiers = pickle.load(sys.stdin.buffer)
+    tree = Tree(Root, boot(topology, policies), tiers)
+    try:
+        run_foreground(tree, Path(sys.argv[1]), lambda: print("ready", flush=True))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

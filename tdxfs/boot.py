@@ -9,7 +9,7 @@ the way stands in the log with Linux's text and level (arch/x86/virt/vmx/tdx/tdx
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from attrs import define, evolve, field
 from immutables import Map
@@ -257,7 +257,7 @@ def _memlist(topology: Topology, cover: Cover, ram: RunMap[int], convertible: Ra
         blocks += [TdxMemblock(part, first) for part in convertible - known]
     above = (block for block in blocks if block.range.end > LOW_MEMORY.end)
     clamped = (evolve(b, range=Range(max(b.range.start, LOW_MEMORY.end), b.range.end)) for b in above)
-    return sorted(clamped, key=lambda block: block.range)
+    return sorted(clamped, key=lambda block: block.range.start)
 
 
 @define
@@ -283,8 +283,8 @@ class PamtSpace:
 
     def allocate(self, size: int, nid: int | None) -> Range | None:
         """A place of `size` bytes, from node `nid` if it has one, and out of the free space."""
-        order = sorted(self.free, key=lambda other: (other != nid, other))
-        for candidate in order if nid not in self.free else [nid, *order[1:]]:
+        near = (nid,) if nid in self.free else ()
+        for candidate in chain(near, (other for other in self.free if other != nid)):
             parts = self.free[candidate]
             for at, part in enumerate(parts):
                 start = align_up(part.start, PAGE_SIZE)

@@ -225,6 +225,11 @@ class DaxRegion:
         """Static regions (NVDIMM) have no ``create``, ``delete``, ``seed``; size and align are fixed."""
         return self.provider is Provider.NVDIMM
 
+    @property
+    def on_cxl(self) -> bool:
+        """Whether it is persistent memory of a CXL device, not of a DIMM."""
+        return self.provider is Provider.NVDIMM and self.kind is MemoryKind.CXL
+
 
 @frozen
 class Bar:
@@ -327,6 +332,8 @@ class Topology:
     memory: MemoryLayout = MemoryLayout()
     dax_regions: tuple[DaxRegion, ...] = ()
     """Sorted by id."""
+    kmem_driver: bool = True
+    """Whether kmem is loaded: ``bus/dax/drivers/kmem`` is there. Without it no device is bound to it."""
     pci_devices: tuple[PciDevice, ...] = ()
     tdx: TdxPlatform | None = None
     policies: Policies = Policies()
@@ -496,6 +503,27 @@ class Machine:
         for region in self.topology.dax_regions:
             found[region.provider][region.id] = region
         return found
+
+    @cached_property
+    def nd_buses(self) -> dict[bool, dict[int, DaxRegion]]:
+        """NVDIMM buses by number: whether it is that of the CXL devices -> its regions by id."""
+        found: dict[bool, dict[int, DaxRegion]] = {}
+        for region in sorted(self.provider_regions[Provider.NVDIMM].values(), key=lambda region: region.on_cxl):
+            found.setdefault(region.on_cxl, {})[region.id] = region
+        return found
+
+    @cached_property
+    def pci(self) -> dict[str, PciDevice]:
+        """PCI functions by address."""
+        return {device.address: device for device in self.topology.pci_devices}
+
+    @cached_property
+    def pci_hosts(self) -> dict[str, tuple[str, ...]]:
+        """``DDDD:BB`` of each host bridge -> the addresses of its functions."""
+        found: dict[str, list[str]] = {}
+        for address in self.pci:
+            found.setdefault(address[:7], []).append(address)
+        return {host: tuple(addresses) for host, addresses in found.items()}
 
     @cached_property
     def region_devices(self) -> dict[int, tuple[tuple[int, int], ...]]:

@@ -64,7 +64,7 @@ class Ranges:
     def of(cls, ranges: Iterable[Range]) -> Ranges:
         """The union of any ranges, in any order."""
         merged: list[Range] = []
-        for part in sorted(ranges):
+        for part in sorted(ranges, key=_start):
             if merged and part.start <= merged[-1].end:
                 if part.end > merged[-1].end:
                     merged[-1] = Range(merged[-1].start, part.end)

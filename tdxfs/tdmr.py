@@ -101,6 +101,6 @@ def construct_tdmrs(
             raise NoRoom
         tdmrs.append(Tdmr(tdmr, place))
     memory = Ranges.of(block.range for block in memlist)
-    pamts = Ranges(tuple(sorted(tdmr.pamt for tdmr in tdmrs)))
+    pamts = Ranges(tuple(sorted((tdmr.pamt for tdmr in tdmrs), key=lambda pamt: pamt.start)))
     limit = platform.max_reserved_per_tdmr
     return tuple(evolve(tdmr, reserved=reserved_areas(tdmr.range, memory, pamts, limit)) for tdmr in tdmrs)

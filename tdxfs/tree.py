@@ -7,7 +7,7 @@ building a tree; a directory lists from the model's own sets. It knows nothing o
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from threading import Lock
 from typing import Any
 
@@ -26,11 +26,29 @@ def name_hash(name: str) -> int:
     31-bit hash by which kernfs orders a directory (``kernfs_name_hash`` without a
     namespace; facts: sysfs-semantics 4.1).
     """
-    x = 0
-    for byte in name.encode("utf-8", "surrogateescape"):
+    return _finish(_mix(0, name))
+
+
+def _mix(x: int, text: str) -> int:
+    for byte in text.encode("utf-8", "surrogateescape"):
         x = (x + (byte << 4) + (byte >> 4)) * 11 & 0xFFFFFFFFFFFFFFFF
+    return x
+
+
+def _finish(x: int) -> int:
     h = (x * 0x61C8864680B583EB & 0xFFFFFFFFFFFFFFFF) >> 32 & 0x7FFFFFFF
-    return min(max(h, h + 2 if h < 2 else h), 0x7FFFFFFE)
+    return min(h + 2 if h < 2 else h, 0x7FFFFFFE)
+
+
+def _hashes(names: Iterable[str]) -> Iterator[int]:
+    # names of one family differ in their last character: what stands before it is mixed once
+    known: dict[str, int] = {}
+    for name in names:
+        stem = name[:-1]
+        x = known.get(stem)
+        if x is None:
+            x = known[stem] = _mix(0, stem)
+        yield _finish(_mix(x, name[-1]))
 
 
 def inode_number(path: str) -> int:
@@ -151,7 +169,9 @@ class Tree:
         entry = self.lookup(path)
         if not isinstance(entry, Directory):
             raise NotADirectory(path)
-        rows = sorted((name_hash(name), name, kind) for name, kind in entry.entries(self.tiers))
+        unsorted = list(entry.entries(self.tiers))
+        hashes = _hashes(name for name, _ in unsorted)
+        rows = sorted((at, name, kind) for at, (name, kind) in zip(hashes, unsorted, strict=True))
         if not rows:
             return Entries((), (), ())
         offsets, names, types = zip(*rows, strict=True)

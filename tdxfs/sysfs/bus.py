@@ -6,10 +6,11 @@ from collections.abc import Collection
 from typing import Any
 
 from tdxfs import nodes
-from tdxfs.model import Driver, Machine, Provider
+from tdxfs.model import Driver
 from tdxfs.sysfs import paths
-from tdxfs.sysfs.attribute import Directory, DirectoryClass, always, link, links, rw, wo
+from tdxfs.sysfs.attribute import Directory, DirectoryClass, always, link, links, rw, subdirectory, wo
 from tdxfs.sysfs.codec import BOOL, NOTHING
+from tdxfs.sysfs.tdx_host import TdxHostDir
 
 
 class Empty(Directory[Any]):
@@ -33,14 +34,19 @@ class Bus(Directory[Any]):
         return True
 
 
-class DriverDir(Directory[Any]):
-    """A driver and the devices it is bound to."""
+class FixedDriverDir(Directory[Any]):
+    """A driver whose devices nobody can bind or unbind by hand."""
 
     WHAT = "/sys/bus/<bus>/drivers/<driver>"
 
+    uevent = wo(NOTHING, "Asks for a uevent of the driver.")
+
+
+class DriverDir(FixedDriverDir):
+    """A driver and the devices it is bound to."""
+
     bind = wo(NOTHING, "The name of a device to bind.")
     unbind = wo(NOTHING, "The name of a device to unbind.")
-    uevent = wo(NOTHING, "Asks for a uevent of the driver.")
 
 
 def simple_bus(
@@ -49,6 +55,8 @@ def simple_bus(
     """A bus whose devices are one family of links."""
 
     class Devices(Directory[Any]):
+        """Links to the devices of the bus."""
+
         WHAT = f"/sys/bus/{name}/devices"
 
         @links(template, to, text=text)
@@ -114,72 +122,30 @@ class DaxDrivers(Directory[Any]):
     WHAT = "/sys/bus/dax/drivers"
 
     device_dax = always(DaxDriver)
-    kmem = always(DaxDriver)
+
+    @subdirectory(DaxDriver)
+    def kmem(self) -> bool:
+        """The driver that makes System RAM of dax devices. Absent while it is not loaded."""
+        return self.machine.topology.kmem_driver
 
 
-class DaxPmemDriver(DriverDir):
-    """The driver that makes dax devices of NVDIMM namespaces."""
+class FauxDevices(Directory[Any]):
+    """Devices of the faux bus."""
 
-    WHAT = "/sys/bus/nd/drivers/dax_pmem"
+    WHAT = "/sys/bus/faux/devices"
 
-    def _regions(self) -> list[int]:
-        return [region.id for region in self.machine.topology.dax_regions if region.provider is Provider.NVDIMM]
-
-    @links("dax<region>.<id>", paths.dax_parent)
-    def devices(self) -> Collection[tuple[int, int]]:
-        """The nd devices bound to it."""
-        return [key for region in self._regions() for key in self.machine.region_devices.get(region, ())]
+    @link
+    def tdx_host(self) -> str | None:
+        """The TDX module of the host. Absent where TdxHostDir is."""
+        return TdxHostDir.WHAT if TdxHostDir.exists(self.machine) else None
 
 
-class NdDrivers(Directory[Any]):
-    """Drivers of NVDIMM devices."""
+class FauxBus(Bus):
+    """The bus of devices that are no hardware."""
 
-    WHAT = "/sys/bus/nd/drivers"
+    WHAT = paths.bus("faux")
 
-    dax_pmem = always(DaxPmemDriver)
-
-
-class HmemDriver(DriverDir):
-    """The driver of soft-reserved memory."""
-
-    WHAT = "/sys/bus/platform/drivers/hmem"
-
-
-class CxlDaxRegionDriver(DriverDir):
-    """The driver that makes dax regions of CXL RAM regions."""
-
-    WHAT = "/sys/bus/cxl/drivers/cxl_dax_region"
-
-
-class PlatformDrivers(Directory[Any]):
-    """Drivers of platform devices."""
-
-    WHAT = "/sys/bus/platform/drivers"
-
-    hmem = always(HmemDriver)
-
-
-class CxlDrivers(Directory[Any]):
-    """Drivers of CXL devices."""
-
-    WHAT = "/sys/bus/cxl/drivers"
-
-    cxl_dax_region = always(CxlDaxRegionDriver)
-
-
-def _provider_devices(provider: Provider) -> Any:
-    def keys(machine: Machine) -> Collection[Any]:
-        return [region.id for region in machine.topology.dax_regions if region.provider is provider]
-
-    return keys
-
-
-def _region_path(machine: Machine, region: int) -> str:
-    return paths.dax_parent(machine, (region, 0))
-
-
-def _nothing(machine: Machine) -> Collection[Any]:
-    return ()
+    devices = always(FauxDevices)
 
 
 DIRECTORIES: tuple[DirectoryClass, ...] = (
@@ -187,14 +153,5 @@ DIRECTORIES: tuple[DirectoryClass, ...] = (
     simple_bus("memory", "memory<id>", lambda machine: machine.blocks, paths.memory_block),
     simple_bus("cpu", "cpu<id>", lambda machine: machine.cpus, paths.cpu, CpuDrivers),
     simple_bus("dax", "dax<region>.<id>", lambda machine: machine.dax, paths.dax, DaxDrivers),
-    simple_bus("platform", "hmem.<id>", _provider_devices(Provider.HMEM), _region_path, PlatformDrivers),
-    simple_bus("cxl", "dax_region<id>", _provider_devices(Provider.CXL), _region_path, CxlDrivers),
-    simple_bus(
-        "nd",
-        "dax<region>.<id>",
-        lambda machine: [key for key in machine.dax if machine.regions[key[0]].provider is Provider.NVDIMM],
-        paths.dax_parent,
-        NdDrivers,
-    ),
-    simple_bus("faux", "faux<id>", _nothing, paths.node),
+    FauxBus,
 )

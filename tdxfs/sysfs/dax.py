@@ -7,7 +7,7 @@ from typing import Any
 
 from tdxfs.capability import judge_dax, judge_target_node
 from tdxfs.model import PAGE_SIZE, DaxRegion, DaxState, Driver, kernel_at_least
-from tdxfs.ranges import Range
+from tdxfs.ranges import Range, Ranges
 from tdxfs.sysfs import paths
 from tdxfs.sysfs.attribute import Attribute, Directory, Tier, always, directories, link, ro, rw, subdirectory, wo
 from tdxfs.sysfs.codec import BOOL, DECIMAL, HEX, LINE, NOTHING, TEXT, WORD
@@ -149,8 +149,17 @@ class DaxDeviceDir(DeviceDir[Key]):
 
     @rw(WORD, since="7.3")
     def state(self) -> str:
-        """How kmem brought the whole device online: offline, online, online_movable. Absent unless bound to kmem."""
-        return "offline"
+        """
+        How kmem brought the whole device online: offline, online, online_kernel or online_movable;
+        offline also where some of its memory did not go online. Absent unless bound to kmem.
+        """
+        layout, size = self.machine.topology.memory, self.machine.topology.memory.block_size
+        online = all(
+            block.online
+            for part in Ranges.of(self.device.mappings).aligned_in(size)
+            for _, _, block in self.machine.blocks.within(part.start // size, part.end // size)
+        )
+        return layout.auto_online if online else "offline"
 
     @state.visible
     def _is_kmem(self) -> bool:
@@ -183,7 +192,7 @@ def dax_major(kernel: str) -> int:
     return 251 if kernel_at_least(kernel, "7.3") else 252
 
 
-class DaxRegionDir(Directory[int]):
+class DaxRegionDir(Directory[Any]):
     """A dax region; key: region id."""
 
     WHAT = "/sys/bus/dax/devices/dax<region>.<id>/../dax_region"
@@ -195,7 +204,7 @@ class DaxRegionDir(Directory[int]):
     @ro(DECIMAL)
     def id(self) -> int:
         """Id of the region."""
-        return self.key
+        return self.region.id
 
     @ro(DECIMAL)
     def size(self) -> int:
@@ -210,21 +219,21 @@ class DaxRegionDir(Directory[int]):
     @ro(DECIMAL)
     def available_size(self) -> int:
         """Bytes that no device has. Absent in static regions."""
-        keys = self.machine.region_devices.get(self.key, ())
+        keys = self.machine.region_devices.get(self.region.id, ())
         return self.region.range.size - sum(self.machine.dax[key].size for key in keys)
 
-    def _seed(self) -> str:
-        return "" if self.region.seed is None else f"dax{self.key}.{self.region.seed}"
+    def _name(self, device: int | None) -> str:
+        return "" if device is None else f"dax{self.region.id}.{device}"
 
     @ro(LINE)
     def seed(self) -> str:
-        """The first idle device, or nothing. Absent in static regions."""
-        return self._seed()
+        """The first idle device that was created, or nothing. Absent in static regions."""
+        return self._name(self.region.seed)
 
     @rw(LINE)
     def create(self) -> str:
-        """The youngest device, or nothing; writing 1 makes one. Absent in static regions."""
-        return self._seed()
+        """The youngest device that was created, or nothing; writing 1 makes one. Absent in static regions."""
+        return self._name(self.region.youngest)
 
     delete: Attribute[Any, None] = wo(NOTHING, "The name of a device to delete. Absent in static regions.")
 

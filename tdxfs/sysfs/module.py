@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tdxfs.model import Machine
 from tdxfs.sysfs.attribute import Directory, ro
 from tdxfs.sysfs.codec import WORD
 
@@ -25,6 +26,11 @@ class KmemModule(_Module):
     """The driver that makes System RAM of dax devices."""
 
     WHAT = "/sys/module/kmem"
+
+    @classmethod
+    def exists(cls, machine: Machine) -> bool:
+        """While it is loaded."""
+        return machine.topology.kmem_driver
 
 
 DIRECTORIES = (DeviceDaxModule, KmemModule)

@@ -5,6 +5,9 @@ from tdxfs.model import Machine, Provider, kernel_at_least
 CPU_ROOT = "/sys/devices/system/cpu"
 MEMORY_ROOT = "/sys/devices/system/memory"
 NODE_ROOT = "/sys/devices/system/node"
+PLATFORM_ROOT = "/sys/devices/platform"
+ACPI_ROOT = "/sys/devices/LNXSYSTM:00/LNXSYBUS:00"
+CXL_ROOT = f"{PLATFORM_ROOT}/ACPI0017:00/root0"
 
 
 def bus(name: str) -> str:
@@ -23,19 +26,41 @@ def node(machine: Machine, node_id: int) -> str:
     return f"{NODE_ROOT}/node{node_id}"
 
 
+def nd_bus(machine: Machine, number: int) -> str:
+    """An NVDIMM bus: that of the firmware's table or that of the CXL devices."""
+    if list(machine.nd_buses)[number]:
+        return f"{CXL_ROOT}/nvdimm-bridge0/ndbus{number}"
+    new = kernel_at_least(machine.topology.kernel, "7.3")
+    return f"{PLATFORM_ROOT if new else ACPI_ROOT}/ACPI0012:00/ndbus{number}"
+
+
+def nd_region(machine: Machine, region: int) -> str:
+    """An NVDIMM region."""
+    number = list(machine.nd_buses).index(machine.regions[region].on_cxl)
+    return f"{nd_bus(machine, number)}/region{region}"
+
+
+def cxl_decoder(machine: Machine, region: int) -> str:
+    """The root decoder of the window in which a CXL region lies."""
+    return f"{CXL_ROOT}/decoder0.{region}"
+
+
+def cxl_region(machine: Machine, region: int) -> str:
+    """A CXL RAM region."""
+    return f"{cxl_decoder(machine, region)}/region{region}"
+
+
 def dax_parent(machine: Machine, key: tuple[int, int]) -> str:
     """The device whose child a dax device is; it holds ``dax_region/``."""
     region, device = key
-    platform = "/sys/devices/platform"
     new = kernel_at_least(machine.topology.kernel, "7.3")
     match machine.regions[region].provider:
         case Provider.HMEM:
-            return f"{platform}/hmem_platform.0/hmem.{region}" if new else f"{platform}/hmem.{region}"
+            return f"{PLATFORM_ROOT}/hmem_platform.0/hmem.{region}" if new else f"{PLATFORM_ROOT}/hmem.{region}"
         case Provider.CXL:
-            return f"{platform}/ACPI0017:00/root0/decoder0.{region}/region{region}/dax_region{region}"
+            return f"{cxl_region(machine, region)}/dax_region{region}"
         case Provider.NVDIMM:
-            bus_parent = platform if new else "/sys/devices/LNXSYSTM:00/LNXSYBUS:00"
-            return f"{bus_parent}/ACPI0012:00/ndbus0/region{region}/dax{region}.{device}"
+            return f"{nd_region(machine, region)}/dax{region}.{device}"
 
 
 def dax(machine: Machine, key: tuple[int, int]) -> str:

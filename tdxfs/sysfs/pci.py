@@ -5,17 +5,44 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from attrs import define
+
+from tdxfs.errors import InputOutput
 from tdxfs.model import PciDevice
 from tdxfs.sysfs import paths
-from tdxfs.sysfs.attribute import Directory, always, directories, link, ro, rw
+from tdxfs.sysfs.attribute import Directory, File, Files, always, directories, link, ro, rw
 from tdxfs.sysfs.bus import simple_bus
-from tdxfs.sysfs.codec import DECIMAL, TEXT, Codec
+from tdxfs.sysfs.codec import DECIMAL, LINE, LIST, MASK, TEXT, Codec, Mask
+from tdxfs.sysfs.cpu_topology import mask_width
 from tdxfs.sysfs.power import DeviceDir, PowerDir
 
 ID: Codec[int] = Codec("0x and four digits", "{:#06x}".format, lambda text: int(text, 16))
 CLASS: Codec[int] = Codec("0x and six digits", "{:#08x}".format, lambda text: int(text, 16))
-IORESOURCE_MEM, IORESOURCE_PREFETCH, IORESOURCE_MEM_64 = 0x200, 0x2000, 0x100000
+MEMORY_BAR = 0x140204
+"""IORESOURCE_MEM, _MEM_64 and _SIZEALIGN, and the BAR's own bits of a 64-bit memory BAR."""
+PREFETCHABLE = 0x2008
+"""IORESOURCE_PREFETCH and the BAR's own bit."""
 STANDARD_RESOURCES = 13
+
+
+@define(eq=False)
+class BarFiles(Files[Any]):
+    """The ``resource<index>`` files of a function, each as large as its BAR."""
+
+    def make(self, directory: Any, name: str, key: Any) -> File:
+        file = super().make(directory, name, key)
+        file.size = next(bar.range.size for bar in directory.function.bars if bar.index == key)
+        return file
+
+
+def _no_read(directory: Any, index: int) -> str:
+    raise InputOutput("memory BARs can only be mapped")
+
+
+def _modalias(f: PciDevice) -> str:
+    base, sub, interface = f.pci_class >> 16, f.pci_class >> 8 & 0xFF, f.pci_class & 0xFF
+    board = f"sv{0:08X}sd{0:08X}"
+    return f"pci:v{f.vendor:08X}d{f.device:08X}{board}bc{base:02X}sc{sub:02X}i{interface:02X}"
 
 
 class PciFunctionDir(DeviceDir[str]):
@@ -27,7 +54,7 @@ class PciFunctionDir(DeviceDir[str]):
 
     @property
     def function(self) -> PciDevice:
-        return next(device for device in self.machine.topology.pci_devices if device.address == self.key)
+        return self.machine.pci[self.key]
 
     @ro(ID)
     def vendor(self) -> int:
@@ -51,18 +78,62 @@ class PciFunctionDir(DeviceDir[str]):
 
     @rw(TEXT)
     def uevent(self) -> str:
-        """Class, ids and address."""
+        """Class, ids, address and modalias."""
         f = self.function
-        return f"PCI_CLASS={f.pci_class:X}\nPCI_ID={f.vendor:04X}:{f.device:04X}\nPCI_SLOT_NAME={f.address}\n"
+        return (
+            f"PCI_CLASS={f.pci_class:04X}\nPCI_ID={f.vendor:04X}:{f.device:04X}\nPCI_SUBSYS_ID=0000:0000\n"
+            f"PCI_SLOT_NAME={f.address}\nMODALIAS={_modalias(f)}\n"
+        )
+
+    @ro(LINE)
+    def modalias(self) -> str:
+        """Modalias of the device."""
+        return _modalias(self.function)
+
+    @ro(ID)
+    def subsystem_vendor(self) -> int:
+        """Vendor id of the board."""
+        return 0
+
+    @ro(ID)
+    def subsystem_device(self) -> int:
+        """Device id of the board."""
+        return 0
+
+    def _cpus(self) -> frozenset[int]:
+        near = self.machine.node_cpus.get(self.function.numa_node)
+        return self.machine.cpus_online if near is None else self.machine.cpus_online & frozenset(near)
+
+    @ro(LIST)
+    def local_cpulist(self) -> frozenset[int]:
+        """Online CPUs of the node the device is near, as a range list; all if that has none."""
+        return self._cpus()
+
+    @ro(MASK)
+    def local_cpus(self) -> Mask:
+        """Online CPUs of the node the device is near, as a mask; all if that has none."""
+        return Mask(self._cpus(), mask_width(self.machine))
 
     @ro(TEXT)
     def resource(self) -> str:
         """One line per resource: start, end (inclusive), flags."""
         rows = [(0, 0, 0)] * STANDARD_RESOURCES
         for bar in self.function.bars:
-            flags = IORESOURCE_MEM | IORESOURCE_MEM_64 | (IORESOURCE_PREFETCH if bar.prefetchable else 0)
+            flags = MEMORY_BAR | (PREFETCHABLE if bar.prefetchable else 0)
             rows[bar.index] = (bar.range.start, bar.range.end - 1, flags)
         return "".join(f"0x{start:016x} 0x{end:016x} 0x{flags:016x}\n" for start, end, flags in rows)
+
+    def _bars(self) -> Collection[int]:
+        return [bar.index for bar in self.function.bars]
+
+    bars = BarFiles(
+        template="resource<index>",
+        doc="The memory of a BAR, as large as it; to be mapped, EIO when read.",
+        keys=_bars,
+        codec=TEXT,
+        mode=0o600,
+        value=_no_read,
+    )
 
     @link
     def subsystem(self) -> str:
@@ -78,7 +149,7 @@ class PciHostDir(Directory[str]):
     @directories("<address>", PciFunctionDir, text=True)
     def functions(self) -> Collection[str]:
         """The functions on its root bus."""
-        return [device.address for device in self.machine.topology.pci_devices if device.address[:7] == self.key]
+        return self.machine.pci_hosts[self.key]
 
 
 class DevicesDir(Directory[Any]):
@@ -89,12 +160,10 @@ class DevicesDir(Directory[Any]):
     @directories("pci<bus>", PciHostDir, text=True)
     def hosts(self) -> Collection[str]:
         """The PCI host bridges."""
-        return {device.address[:7] for device in self.machine.topology.pci_devices}
+        return self.machine.pci_hosts
 
 
 DIRECTORIES = (
     DevicesDir,
-    simple_bus(
-        "pci", "<address>", lambda m: [device.address for device in m.topology.pci_devices], paths.pci, text=True
-    ),
+    simple_bus("pci", "<address>", lambda machine: machine.pci, paths.pci, text=True),
 )

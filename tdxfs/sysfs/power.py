@@ -16,6 +16,8 @@ K = TypeVar("K")
 class PowerDir(Directory[Any]):
     """Power management of the device."""
 
+    WHAT = "/sys/devices/.../power"
+
     @rw(WORD, name="async")
     def async_(self) -> str:
         """Whether the device is suspended asynchronously: enabled or disabled."""

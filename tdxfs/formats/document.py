@@ -1,0 +1,302 @@
+"""A topology file as it is written: groups that expand into the model.
+
+The classes mirror the tables of the file; cattrs fills them and refuses unknown keys. Regular
+machines are short to write: an id may be a range list, with a `stride` between the ranges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NewType
+
+from attrs import Factory, evolve, fields, frozen
+
+from tdxfs.idlist import parse_list
+from tdxfs.model import (
+    Access,
+    Bar,
+    Cache,
+    Cpu,
+    DaxDevice,
+    DaxRegion,
+    Driver,
+    Memory,
+    MemoryKind,
+    MemoryLayout,
+    Node,
+    NodeCounters,
+    PciDevice,
+    Provider,
+    SideCache,
+    TdxPlatform,
+    Topology,
+)
+from tdxfs.policy import Policies
+from tdxfs.ranges import Range
+
+Ids = NewType("Ids", str)
+"""A range list, or a single number."""
+
+
+@frozen
+class CpuGroup:
+    """CPUs enumerated as Linux does: thread 0 of all cores, then thread 1."""
+
+    ids: Ids
+    node: int = 0
+    package: int = 0
+    die: int = 0
+    cluster: int | None = None
+    core: int = 0
+    """Id of the first core."""
+    thread: int = 0
+    """Number of the first thread."""
+    threads: int = 1
+    """Threads per core."""
+    online: bool = True
+
+    def expand(self) -> Iterator[Cpu]:
+        ids = sorted(parse_list(self.ids))
+        if self.threads < 1 or len(ids) % self.threads:
+            raise ValueError(f"threads: {self.threads}: must divide the number of CPUs, {len(ids)}")
+        cores = len(ids) // self.threads
+        for at, number in enumerate(ids):
+            yield Cpu(
+                number, self.node, self.package, self.die, self.cluster,
+                self.core + at % cores, self.thread + at // cores, self.online,
+            )  # fmt: skip
+
+
+@frozen
+class MemoryItem:
+    """A stretch of memory; in the n-th node of a group it lies n strides further up."""
+
+    base: int
+    size: int
+    stride: int = 0
+    hotplug: bool = False
+    movable: bool = False
+
+    def at(self, number: int) -> Memory:
+        return Memory(_range(self.base + number * self.stride, self.size), self.hotplug, self.movable)
+
+
+@frozen
+class NodeGroup:
+    """One node, or one per id of a range list."""
+
+    id: Ids
+    memory: tuple[MemoryItem, ...] = ()
+    kind: MemoryKind = MemoryKind.DRAM
+    access0: Access | None = None
+    access1: Access | None = None
+    side_caches: tuple[SideCache, ...] = ()
+    memory_tier: int = 4
+
+    def expand(self) -> Iterator[Node]:
+        for number, nid in enumerate(sorted(parse_list(self.id))):
+            memory = tuple(item.at(number) for item in self.memory)
+            yield Node(nid, memory, self.kind, self.access0, self.access1, self.side_caches, self.memory_tier)
+
+
+@frozen
+class DeviceItem:
+    """A dax device; without mappings it has the whole region."""
+
+    id: int = 0
+    mappings: tuple[Range, ...] | None = None
+    driver: str = Driver.DEVICE_DAX.value
+    """device_dax, kmem, or empty: unbound."""
+    align: int | None = None
+    memmap_on_memory: bool = False
+    minor: int | None = None
+
+
+@frozen
+class RegionGroup:
+    """One dax region, or one per id of a range list."""
+
+    id: Ids
+    provider: Provider
+    base: int
+    size: int
+    stride: int = 0
+    target_node: Ids | None = None
+    """A range list is dealt out in turn."""
+    numa_node: int | None = None
+    align: int = 2 << 20
+    kind: MemoryKind = MemoryKind.DRAM
+    memory_tier: int = 22
+    seed: int | None = None
+    youngest: int | None = None
+    uuid: str = ""
+    devices: tuple[DeviceItem, ...] = (DeviceItem(),)
+
+    def expand(self) -> Iterator[DaxRegion]:
+        targets: list[int | None] = [None]
+        if self.target_node is not None:
+            targets = [*sorted(parse_list(self.target_node))]
+        for number, region in enumerate(sorted(parse_list(self.id))):
+            whole = _range(self.base + number * self.stride, self.size)
+            yield DaxRegion(
+                id=region,
+                provider=self.provider,
+                range=whole,
+                target_node=targets[number % len(targets)],
+                numa_node=self.numa_node,
+                align=self.align,
+                devices=tuple(_device(item, whole) for item in self.devices),
+                kind=self.kind,
+                memory_tier=self.memory_tier,
+                seed=self.seed,
+                youngest=self.youngest,
+                uuid=self.uuid,
+            )
+
+
+DRIVERS: dict[str, Driver | None] = {"": None, **{driver.value: driver for driver in Driver}}
+
+
+def _device(item: DeviceItem, whole: Range) -> DaxDevice:
+    mappings = (whole,) if item.mappings is None else item.mappings
+    if item.driver not in DRIVERS:
+        raise ValueError(f"driver: {item.driver!r}: must be one of {', '.join(map(repr, DRIVERS))}")
+    driver = DRIVERS[item.driver]
+    return DaxDevice(item.id, mappings, driver, item.align, item.memmap_on_memory, item.minor)
+
+
+@frozen
+class BarItem:
+    """A memory BAR."""
+
+    index: int
+    base: int
+    size: int
+    prefetchable: bool = True
+
+
+@frozen
+class PciItem:
+    """A PCI function."""
+
+    address: str
+    vendor: int
+    device: int
+    pci_class: int
+    numa_node: int = 0
+    bars: tuple[BarItem, ...] = ()
+
+    def expand(self) -> PciDevice:
+        bars = tuple(Bar(bar.index, _range(bar.base, bar.size), bar.prefetchable) for bar in self.bars)
+        return PciDevice(self.address, self.vendor, self.device, self.pci_class, self.numa_node, bars)
+
+
+def _range(base: int, size: int) -> Range:
+    if size <= 0:
+        raise ValueError(f"size: {size}: must be positive")
+    return Range(base, base + size)
+
+
+@frozen
+class Document:
+    """The whole file."""
+
+    name: str = "unnamed"
+    description: str = ""
+    kernel: str = "7.3"
+    cmdline: str = ""
+    possible_cpus: int = 0
+    nr_cpus: int = 8192
+    model_name: str = Topology().model_name
+    modalias: str = ""
+    possible_nodes: Ids = Ids("")
+    generic_initiators: Ids = Ids("")
+    kmem_driver: bool = True
+    distances: tuple[tuple[int, ...], ...] = ()
+    memory: MemoryLayout = MemoryLayout()
+    tdx: TdxPlatform | None = None
+    policy: Policies = Policies()
+    cpus: tuple[CpuGroup, ...] = ()
+    caches: tuple[Cache, ...] = ()
+    nodes: tuple[NodeGroup, ...] = ()
+    dax_regions: tuple[RegionGroup, ...] = ()
+    pci_devices: tuple[PciItem, ...] = ()
+    counters: Mapping[str, NodeCounters] = Factory(dict)
+    records: Mapping[str, str] = Factory(dict)
+
+    def topology(self) -> Topology:
+        """The model of what is written; ValueError names the key, the value and the rule."""
+        same = {name: getattr(self, name) for name in SAME}
+        return Topology(
+            **same,
+            policies=self.policy,
+            cpus=tuple(sorted(_all(self.cpus, "cpus"), key=_id)),
+            nodes=tuple(sorted(_all(self.nodes, "nodes"), key=_id)),
+            dax_regions=tuple(sorted(_all(self.dax_regions, "dax_regions"), key=_id)),
+            pci_devices=tuple(device.expand() for device in self.pci_devices),
+            counters={int(nid): counters for nid, counters in self.counters.items()},
+        )
+
+
+SAME = tuple(
+    name
+    for name in (field.name for field in fields(Document))
+    if name not in ("policy", "cpus", "nodes", "dax_regions", "pci_devices", "counters")
+)
+"""The keys that file and model spell alike."""
+
+
+def _id(thing: Any) -> int:
+    number: int = thing.id
+    return number
+
+
+def _all(groups: tuple[Any, ...], key: str) -> Iterator[Any]:
+    for at, group in enumerate(groups):
+        try:
+            yield from group.expand()
+        except ValueError as error:
+            raise ValueError(f"{key}[{at}]: {error}") from error
+
+
+def document(topology: Topology) -> Document:
+    """How a topology is written: one group per object."""
+    same = {name: getattr(topology, name) for name in SAME}
+    return Document(
+        **same,
+        policy=topology.policies,
+        cpus=tuple(
+            CpuGroup(Ids(str(c.id)), c.node, c.package, c.die, c.cluster, c.core, c.thread, 1, c.online)
+            for c in topology.cpus
+        ),
+        nodes=tuple(
+            NodeGroup(
+                Ids(str(node.id)),
+                tuple(MemoryItem(m.range.start, m.range.size, 0, m.hotplug, m.movable) for m in node.memory),
+                node.kind, node.access0, node.access1, node.side_caches, node.memory_tier,
+            )
+            for node in topology.nodes
+        ),
+        dax_regions=tuple(_region(region) for region in topology.dax_regions),
+        pci_devices=tuple(
+            PciItem(
+                p.address, p.vendor, p.device, p.pci_class, p.numa_node,
+                tuple(BarItem(bar.index, bar.range.start, bar.range.size, bar.prefetchable) for bar in p.bars),
+            )
+            for p in topology.pci_devices
+        ),
+        counters={str(nid): counters for nid, counters in topology.counters.items()},
+    )  # fmt: skip
+
+
+def _region(region: DaxRegion) -> RegionGroup:
+    devices = tuple(
+        DeviceItem(d.id, d.mappings, d.driver.value if d.driver else "", d.align, d.memmap_on_memory, d.minor)
+        for d in region.devices
+    )
+    group = RegionGroup(
+        Ids(str(region.id)), region.provider, region.range.start, region.range.size,
+        numa_node=region.numa_node, align=region.align, kind=region.kind, memory_tier=region.memory_tier,
+        seed=region.seed, youngest=region.youngest, uuid=region.uuid, devices=devices,
+    )  # fmt: skip
+    return group if region.target_node is None else evolve(group, target_node=Ids(str(region.target_node)))

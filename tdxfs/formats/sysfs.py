@@ -1,0 +1,100 @@
+"""A real machine's sysfs as a topology.
+
+What no sysfs has, the convertible memory ranges, comes from the caller. Values are parsed by the codecs that
+show them; what cannot be read (some files need root) is left at its default.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from attrs import evolve
+
+from tdxfs import counters
+from tdxfs.errors import UserError
+from tdxfs.formats.read import text, value
+from tdxfs.formats.snapshot import Snapshot, open_snapshot
+from tdxfs.formats.sysfs_cpu import read_cpus
+from tdxfs.formats.sysfs_dax import read_dax
+from tdxfs.formats.sysfs_memory import read_nodes
+from tdxfs.model import KERNELS, MIB, PAGE_SIZE, MemoryKind, NodeCounters, TdxPlatform, Topology, kernel_at_least
+from tdxfs.ranges import Range, Ranges, align_down, align_up
+from tdxfs.sysfs.codec import STAT
+
+RECORDS = ("cpuinfo", "iomem", "meminfo", "zoneinfo")
+
+
+def import_sysfs(source: Path, convertible: str | None = None, name: str = "imported") -> Topology:
+    """
+    The topology of the machine that `source` shows (see `snapshot.open_snapshot`). `convertible` says where the CMRs
+    are: ``all`` memory, ``dram`` (System RAM that is not a dax device's), ranges such as ``0x100000-0x7fffffff``
+    separated by commas, both ends inclusive, or a file of them; None: no TDX. UserError in one line.
+    """
+    snapshot = open_snapshot(source)
+    topology = Topology(name=name, description=f"imported from {source.name}", kernel=_kernel(snapshot))
+    topology = read_cpus(snapshot, topology)
+    topology = read_dax(snapshot, topology)
+    topology = read_nodes(snapshot, topology)
+    if not topology.nodes:
+        raise UserError(f"{source}: sys/devices/system/node has no nodes")
+    topology = evolve(
+        topology,
+        cmdline=text(snapshot, "proc/cmdline").strip(),
+        counters={node.id: _counters(snapshot, node.id) for node in topology.nodes},
+        records={file: found for file in RECORDS if (found := text(snapshot, f"proc/{file}"))},
+    )
+    if convertible is None:
+        return topology
+    return evolve(topology, tdx=_platform(topology, convertible))
+
+
+def _kernel(snapshot: Snapshot) -> str:
+    # the newest kernel we know that is not newer than the one recorded
+    match = re.search(r"Linux version ([0-9]+\.[0-9]+)", text(snapshot, "proc/version"))
+    release = match[1] if match else KERNELS[-1]
+    older = [kernel for kernel in KERNELS if kernel_at_least(release, kernel)]
+    return older[-1] if older else KERNELS[0]
+
+
+def _counters(snapshot: Snapshot, nid: int) -> NodeCounters:
+    directory = f"sys/devices/system/node/node{nid}"
+    try:
+        meminfo = counters.parse_meminfo(text(snapshot, f"{directory}/meminfo"))
+    except ValueError:
+        meminfo = {}
+    return NodeCounters(meminfo, _stat(snapshot, f"{directory}/vmstat"), _stat(snapshot, f"{directory}/numastat"))
+
+
+def _stat(snapshot: Snapshot, path: str) -> Mapping[str, int]:
+    nothing: Mapping[str, int] = {}
+    return value(snapshot, path, STAT, nothing)
+
+
+def _platform(topology: Topology, convertible: str) -> TdxPlatform:
+    ram = [memory.range for node in topology.nodes if node.kind is MemoryKind.DRAM for memory in node.memory]
+    if convertible == "all":
+        ram += [memory.range for node in topology.nodes for memory in node.memory]
+        ram += [region.range for region in topology.dax_regions]
+    elif convertible != "dram":
+        ram = _parse_ranges(convertible)
+    cmrs = (Ranges.of(ram) - Ranges((Range(0, MIB),))).parts
+    return TdxPlatform(cmrs=cmrs, max_cmrs=max(32, len(cmrs)))
+
+
+def _parse_ranges(words: str) -> list[Range]:
+    source = "--convertible"
+    if Path(words).is_file():
+        source, words = words, ",".join(Path(words).read_text(encoding="utf-8").split())
+    found = []
+    for part in filter(None, words.split(",")):
+        low, _, high = part.partition("-")
+        try:
+            start, end = int(low, 0), int(high, 0) + 1
+            found.append(Range(align_up(start, PAGE_SIZE), align_down(end, PAGE_SIZE)))
+        except ValueError:
+            raise UserError(
+                f"{source}: {part}: must be all, dram, a file, or ranges such as 0x100000-0x7fffffff"
+            ) from None
+    return found

@@ -1,0 +1,121 @@
+"""dax regions and devices out of a recorded sysfs."""
+
+from __future__ import annotations
+
+import re
+
+from attrs import evolve
+
+from tdxfs.formats.read import value
+from tdxfs.formats.snapshot import Snapshot
+from tdxfs.model import MIB, DaxDevice, DaxRegion, Driver, MemoryKind, Provider, Topology
+from tdxfs.ranges import Range
+from tdxfs.sysfs.codec import BOOL, DECIMAL, HEX, LINE
+
+BUS = "sys/bus/dax/devices"
+NVDIMM_BUS = "sys/bus/nd/devices"
+
+
+def read_dax(snapshot: Snapshot, topology: Topology) -> Topology:
+    """`topology` with the dax regions that the snapshot shows, idle NVDIMM regions included."""
+    regions: dict[int, DaxRegion] = {}
+    for name in snapshot.names(BUS):
+        match = re.fullmatch(r"dax([0-9]+)\.([0-9]+)", name)
+        if match:
+            region, device = int(match[1]), _device(snapshot, name, int(match[2]))
+            known = regions.get(region) or _region(snapshot, region, name)
+            if known is not None:
+                regions[region] = evolve(known, devices=(*known.devices, device))
+    for name in snapshot.names(NVDIMM_BUS):
+        match = re.fullmatch(r"region([0-9]+)", name)
+        if match and int(match[1]) not in regions:
+            idle = _idle(snapshot, int(match[1]), f"{NVDIMM_BUS}/{name}")
+            if idle is not None:
+                regions[idle.id] = idle
+    return evolve(topology, dax_regions=tuple(_grown(regions[number]) for number in sorted(regions)))
+
+
+def _device(snapshot: Snapshot, name: str, number: int) -> DaxDevice:
+    path = f"{BUS}/{name}"
+    indices = sorted(int(entry[7:]) for entry in snapshot.names(path) if re.fullmatch(r"mapping[0-9]+", entry))
+    mappings = []
+    for index in indices:
+        start = value(snapshot, f"{path}/mapping{index}/start", HEX, -1)
+        end = value(snapshot, f"{path}/mapping{index}/end", HEX, -1)
+        if 0 <= start < end:
+            mappings.append(Range(start, end + 1))
+    size = value(snapshot, f"{path}/size", DECIMAL, 0)
+    start = value(snapshot, f"{path}/resource", HEX, -1)
+    if not mappings and size and start >= 0:
+        mappings = [Range(start, start + size)]
+    driver = (snapshot.link(f"{path}/driver") or "").rpartition("/")[2]
+    return DaxDevice(
+        number,
+        tuple(mappings),
+        Driver(driver) if driver in {known.value for known in Driver} else None,
+        value(snapshot, f"{path}/align", DECIMAL, 2 * MIB),
+        value(snapshot, f"{path}/memmap_on_memory", BOOL, False),
+    )
+
+
+def _region(snapshot: Snapshot, number: int, device: str) -> DaxRegion | None:
+    path = f"{BUS}/{device}"
+    parent = f"{path}/../dax_region"
+    target = value(snapshot, f"{path}/target_node", DECIMAL, -1)
+    numa = value(snapshot, f"{path}/numa_node", DECIMAL, -1)
+    start = value(snapshot, f"{path}/resource", HEX, -1)
+    size = value(snapshot, f"{parent}/size", DECIMAL, 0) or value(snapshot, f"{path}/size", DECIMAL, 0)
+    if start < 0 or size <= 0:
+        return None
+    where = snapshot.link(path) or ""
+    provider, kind = _provider(where)
+    return DaxRegion(
+        number,
+        provider,
+        Range(start, start + size),
+        target if target >= 0 else None,
+        numa if numa >= 0 else None,
+        value(snapshot, f"{parent}/align", DECIMAL, 2 * MIB),
+        kind=kind,
+        seed=_instance(value(snapshot, f"{parent}/seed", LINE, "")),
+        youngest=_instance(value(snapshot, f"{parent}/create", LINE, "")),
+        uuid=value(snapshot, f"{path}/../uuid", LINE, ""),
+    )
+
+
+def _provider(path: str) -> tuple[Provider, MemoryKind]:
+    if "ndbus" in path:
+        return Provider.NVDIMM, MemoryKind.CXL if "ACPI0017" in path else MemoryKind.NVDIMM
+    return (Provider.CXL, MemoryKind.CXL) if "ACPI0017" in path else (Provider.HMEM, MemoryKind.HBM)
+
+
+def _instance(name: str) -> int | None:
+    number = name.rpartition(".")[2]
+    return int(number) if number.isdecimal() else None
+
+
+def _idle(snapshot: Snapshot, number: int, path: str) -> DaxRegion | None:
+    size = value(snapshot, f"{path}/size", DECIMAL, 0)
+    start = value(snapshot, f"{path}/resource", HEX, -1)
+    if start < 0 or size <= 0:
+        return None
+    target = value(snapshot, f"{path}/target_node", DECIMAL, -1)
+    numa = value(snapshot, f"{path}/numa_node", DECIMAL, -1)
+    _, kind = _provider(f"ndbus {snapshot.link(path) or ''}")
+    return DaxRegion(
+        number,
+        Provider.NVDIMM,
+        Range(start, start + size),
+        target if target >= 0 else None,
+        numa if numa >= 0 else None,
+        kind=kind,
+    )
+
+
+def _grown(region: DaxRegion) -> DaxRegion:
+    # a device may begin above its region's start, so the range found from it may be too far up
+    starts = [mapping.start for device in region.devices for mapping in device.mappings]
+    ends = [mapping.end for device in region.devices for mapping in device.mappings]
+    start = min([region.range.start, *starts])
+    end = max([start + region.range.size, *ends])
+    return evolve(region, range=Range(start, end), devices=tuple(sorted(region.devices, key=lambda d: d.id)))

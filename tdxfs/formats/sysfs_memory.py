@@ -1,0 +1,224 @@
+"""Nodes, their memory and its blocks out of a recorded sysfs."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+from attrs import evolve
+
+from tdxfs import counters
+from tdxfs.formats.read import id_set, text, value
+from tdxfs.formats.snapshot import Snapshot
+from tdxfs.idlist import format_list
+from tdxfs.model import (
+    MIB,
+    PAGE_SIZE,
+    Access,
+    Driver,
+    Memory,
+    MemoryKind,
+    MemoryLayout,
+    Node,
+    SideCache,
+    Topology,
+)
+from tdxfs.ranges import Range, Ranges, RunMap, align_down, align_up
+from tdxfs.sysfs.codec import BARE_HEX, DECIMAL, HEX, LINE, WORD
+
+NODES = "sys/devices/system/node"
+BLOCKS = "sys/devices/system/memory"
+TIERS = "sys/devices/virtual/memory_tiering"
+
+
+def read_nodes(snapshot: Snapshot, topology: Topology) -> Topology:
+    """`topology` with the nodes and memory that the snapshot shows; needs its dax regions."""
+    ids = sorted(int(name[4:]) for name in snapshot.names(NODES) if re.fullmatch(r"node[0-9]+", name))
+    owners = _owners(snapshot, ids)
+    layout = _layout(snapshot, sorted(owners), _total(snapshot, ids))
+    kmem = Ranges.of(
+        mapping
+        for region in topology.dax_regions
+        for device in region.devices
+        if device.driver is Driver.KMEM
+        for mapping in device.mappings
+    )
+    ram = _ram(snapshot, layout.block_size, owners, ids) - kmem.aligned_in(layout.block_size)
+    memory = _by_node(snapshot, ram, layout.block_size, owners)
+    only_dax = {region.target_node for region in topology.dax_regions} - memory.keys()
+    with_cpus = {cpu.node for cpu in topology.cpus}
+    listed = [nid for nid in ids if nid not in only_dax or nid in with_cpus]
+    tiers = _tiers(snapshot)
+    rows = {nid: [int(word) for word in text(snapshot, f"{NODES}/node{nid}/distance").split()] for nid in ids}
+    square = all(len(row) == len(ids) for row in rows.values())
+    keep = [at for at, nid in enumerate(ids) if nid in listed]
+    known = frozenset(listed) | {region.target_node for region in topology.dax_regions}
+    possible = id_set(snapshot, f"{NODES}/possible", frozenset(ids))
+    return evolve(
+        topology,
+        nodes=tuple(_node(snapshot, nid, memory.get(nid, ()), tiers.get(nid, 4)) for nid in listed),
+        distances=tuple(tuple(rows[nid][at] for at in keep) for nid in listed) if square else (),
+        possible_nodes=format_list(possible - known),
+        generic_initiators=format_list(id_set(snapshot, f"{NODES}/has_generic_initiator")),
+        memory=layout,
+        dax_regions=tuple(
+            evolve(region, memory_tier=tiers[region.target_node])
+            if region.target_node in tiers and region.target_node in only_dax
+            else region
+            for region in topology.dax_regions
+        ),
+    )
+
+
+def _owners(snapshot: Snapshot, ids: list[int]) -> dict[int, tuple[int, ...]]:
+    found: dict[int, tuple[int, ...]] = {}
+    for nid in ids:
+        for name in snapshot.names(f"{NODES}/node{nid}"):
+            if re.fullmatch(r"memory[0-9]+", name):
+                found[int(name[6:])] = (*found.get(int(name[6:]), ()), nid)
+    return found
+
+
+def _total(snapshot: Snapshot, ids: list[int]) -> int:
+    return sum(_mem_total(snapshot, nid) for nid in ids)
+
+
+def _mem_total(snapshot: Snapshot, nid: int) -> int:
+    try:
+        return counters.parse_meminfo(text(snapshot, f"{NODES}/node{nid}/meminfo")).get("MemTotal", 0) * 1024
+    except ValueError:
+        return 0
+
+
+def _layout(snapshot: Snapshot, blocks: list[int], total: int) -> MemoryLayout:
+    size = value(snapshot, f"{BLOCKS}/block_size_bytes", BARE_HEX, 0)
+    if not size:
+        # hwloc's recordings lack it: the power of two that makes the blocks hold what the nodes have
+        size = 128 * MIB
+        while blocks and size * len(blocks) < total:
+            size *= 2
+    offline, movable = [], []
+    for block in blocks:
+        state = value(snapshot, f"{BLOCKS}/memory{block}/state", WORD, "online")
+        zones = value(snapshot, f"{BLOCKS}/memory{block}/valid_zones", LINE, "")
+        if state == "offline":
+            offline.append(block)
+        elif zones == "Movable":
+            movable.append(block)
+    auto = value(snapshot, f"{BLOCKS}/auto_online_blocks", WORD, "online")
+    return MemoryLayout(size, format_list(offline), format_list(movable), auto)
+
+
+def _ram(snapshot: Snapshot, size: int, owners: dict[int, tuple[int, ...]], ids: list[int]) -> Ranges:
+    iomem = re.findall(r"^([0-9a-f]+)-([0-9a-f]+) : System RAM$", text(snapshot, "proc/iomem"), re.MULTILINE)
+    ends = [(align_up(int(low, 16), PAGE_SIZE), align_down(int(high, 16) + 1, PAGE_SIZE)) for low, high in iomem]
+    found = Ranges.of(Range(start, end) for start, end in ends if start < end)
+    if found:
+        return found
+    if owners:
+        return Ranges.of(Range(block * size, (block + 1) * size) for block in owners)
+    at = 0
+    parts = []
+    for nid in ids:
+        total = align_up(_mem_total(snapshot, nid), size)
+        if total:
+            parts.append(Range(at, at + total))
+            at += total
+    return Ranges.of(parts)
+
+
+def _by_node(
+    snapshot: Snapshot, ram: Ranges, size: int, owners: dict[int, tuple[int, ...]]
+) -> dict[int, tuple[Memory, ...]]:
+    spans = RunMap.of(_spans(snapshot))
+    found: dict[int, list[Memory]] = {}
+    for part in ram:
+        at = part.start
+        while at < part.end:
+            stop = min(align_down(at, size) + size, part.end)
+            nids = owners.get(at // size, ())
+            if len(nids) != 1:
+                owner = next(iter(spans.within(at, stop)), None)
+                nid = owner[2] if owner else (nids[0] if nids else 0)
+                stop = min(stop, owner[1]) if owner and owner[0] <= at else stop
+            else:
+                nid = nids[0]
+            mine = found.setdefault(nid, [])
+            if mine and mine[-1].range.end == at:
+                mine[-1] = Memory(Range(mine[-1].range.start, stop))
+            else:
+                mine.append(Memory(Range(at, stop)))
+            at = stop
+    return {nid: tuple(memory) for nid, memory in found.items()}
+
+
+def _spans(snapshot: Snapshot) -> list[tuple[int, int, int]]:
+    # node boundaries inside a block: from the zones' start and span
+    zones = re.split(r"^Node ", text(snapshot, "proc/zoneinfo"), flags=re.MULTILINE)[1:]
+    found: list[tuple[int, int, int]] = []
+    for zone in zones:
+        spanned = re.search(r"spanned +([0-9]+)", zone)
+        start = re.search(r"start_pfn: +([0-9]+)", zone)
+        if spanned and start and int(spanned[1]):
+            first = int(start[1]) * PAGE_SIZE
+            found.append((first, first + int(spanned[1]) * PAGE_SIZE, int(zone.split(",")[0])))
+    found.sort()
+    overlap = any(a[1] > b[0] for a, b in pairwise(found))
+    return [] if overlap else found
+
+
+def _tiers(snapshot: Snapshot) -> dict[int, int]:
+    found = {}
+    for name in snapshot.names(TIERS):
+        match = re.fullmatch(r"memory_tier([0-9]+)", name)
+        if match:
+            for nid in id_set(snapshot, f"{TIERS}/{name}/nodelist"):
+                found[nid] = int(match[1])
+    return found
+
+
+def _node(snapshot: Snapshot, nid: int, memory: tuple[Memory, ...], tier: int) -> Node:
+    return Node(
+        nid,
+        memory,
+        MemoryKind.DRAM,
+        _access(snapshot, nid, 0),
+        _access(snapshot, nid, 1),
+        _side_caches(snapshot, nid),
+        tier,
+    )
+
+
+def _access(snapshot: Snapshot, nid: int, number: int) -> Access | None:
+    path = f"{NODES}/node{nid}/access{number}/initiators"
+    names = snapshot.names(path)
+    if not names:
+        return None
+
+    def read(file: str) -> int | None:
+        return value(snapshot, f"{path}/{file}", DECIMAL, 0) if file in names else None
+
+    return Access(
+        tuple(sorted(int(name[4:]) for name in names if re.fullmatch(r"node[0-9]+", name))),
+        read("read_bandwidth"),
+        read("write_bandwidth"),
+        read("read_latency"),
+        read("write_latency"),
+    )
+
+
+def _side_caches(snapshot: Snapshot, nid: int) -> tuple[SideCache, ...]:
+    path = f"{NODES}/node{nid}/memory_side_cache"
+    levels = sorted(int(name[5:]) for name in snapshot.names(path) if re.fullmatch(r"index[0-9]+", name))
+    found = []
+    for level in levels:
+        index = f"{path}/index{level}"
+
+        def number(file: str, index: str = index) -> int:
+            return value(snapshot, f"{index}/{file}", DECIMAL, 0)
+
+        mode = value(snapshot, f"{index}/address_mode", HEX, 0)
+        found.append(
+            SideCache(level, number("size"), number("line_size"), number("indexing"), number("write_policy"), mode)
+        )
+    return tuple(found)

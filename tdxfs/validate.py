@@ -1,0 +1,252 @@
+"""Whether a topology makes sense: one rule per function, each problem with key, value and rule.
+
+The rules are those without which the machine could not be: real machines, odd ones included, pass.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+from attrs import frozen
+
+from tdxfs.idlist import parse_list
+from tdxfs.model import GIB, KERNELS, MIB, PAGE_SIZE, Driver, Topology
+from tdxfs.ranges import Range
+
+PHYSICAL_BITS = 52
+ALIGNMENTS = (PAGE_SIZE, 2 * MIB, GIB)
+AUTO_ONLINE = ("offline", "online", "online_kernel", "online_movable")
+CACHE_TYPES = ("Data", "Instruction", "Unified")
+PCI_ADDRESS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]")
+PCI_BARS = 6
+MINOR_BITS = 20
+SHARED = ("thread", "core", "cluster", "die", "package")
+
+
+@frozen
+class Problem:
+    """What is wrong: where, what stands there, and what must hold."""
+
+    key: str
+    value: object
+    rule: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.value}: {self.rule}"
+
+
+def problems(topology: Topology) -> Iterator[Problem]:
+    """Every problem of the topology, the most basic first; none: it can boot."""
+    for rule in RULES:
+        yield from rule(topology)
+
+
+def _kernel(topology: Topology) -> Iterator[Problem]:
+    if topology.kernel not in KERNELS:
+        yield Problem("kernel", topology.kernel, f"must be one of {', '.join(KERNELS)}")
+
+
+def _lists(topology: Topology) -> Iterator[Problem]:
+    for key, text in (
+        ("possible_nodes", topology.possible_nodes),
+        ("generic_initiators", topology.generic_initiators),
+        ("memory.offline", topology.memory.offline),
+        ("memory.movable", topology.memory.movable),
+    ):
+        try:
+            parse_list(text)
+        except ValueError as error:
+            yield Problem(key, text, str(error))
+
+
+def _unique(topology: Topology) -> Iterator[Problem]:
+    for key, ids in (
+        ("cpus", [cpu.id for cpu in topology.cpus]),
+        ("nodes", [node.id for node in topology.nodes]),
+        ("dax_regions", [region.id for region in topology.dax_regions]),
+    ):
+        for a, b in pairwise(ids):
+            if a >= b:
+                yield Problem(f"{key}.id", b, "must be given once, in ascending order")
+
+
+def _cpus(topology: Topology) -> Iterator[Problem]:
+    known = {node.id for node in topology.nodes}
+    for cpu in topology.cpus:
+        if cpu.node not in known:
+            yield Problem(f"cpus[{cpu.id}].node", cpu.node, "must be the id of a node")
+        if cpu.id >= topology.nr_cpus:
+            yield Problem(f"cpus[{cpu.id}].id", cpu.id, f"must be below nr_cpus, {topology.nr_cpus}")
+    if topology.possible_cpus and topology.cpus and topology.cpus[-1].id >= topology.possible_cpus:
+        yield Problem("possible_cpus", topology.possible_cpus, f"must be above the highest CPU, {topology.cpus[-1].id}")
+    for at, cache in enumerate(topology.caches):
+        if cache.type not in CACHE_TYPES:
+            yield Problem(f"caches[{at}].type", cache.type, f"must be one of {', '.join(CACHE_TYPES)}")
+        if cache.shared not in SHARED:
+            yield Problem(f"caches[{at}].shared", cache.shared, f"must be one of {', '.join(SHARED)}")
+        if cache.size <= 0 or cache.size % 1024:
+            yield Problem(f"caches[{at}].size", cache.size, "must be a whole number of KiB")
+
+
+def _distances(topology: Topology) -> Iterator[Problem]:
+    count = len(topology.nodes)
+    if not topology.distances:
+        return
+    if len(topology.distances) != count:
+        yield Problem("distances", f"{len(topology.distances)} rows", f"must be square: a row per node, {count}")
+        return
+    for at, row in enumerate(topology.distances):
+        if len(row) != count:
+            yield Problem(f"distances[{at}]", f"{len(row)} columns", f"must be square: a column per node, {count}")
+        elif row[at] != 10:
+            yield Problem(f"distances[{at}][{at}]", row[at], "must be 10 on the diagonal")
+        for column, distance in enumerate(row):
+            if at != column and not 10 <= distance <= 255:
+                yield Problem(f"distances[{at}][{column}]", distance, "must be 10 to 255")
+
+
+def _initiators(topology: Topology) -> Iterator[Problem]:
+    known = {node.id for node in topology.nodes}
+    for node in topology.nodes:
+        for name, access in (("access0", node.access0), ("access1", node.access1)):
+            for initiator in access.initiators if access else ():
+                if initiator not in known:
+                    yield Problem(f"nodes[{node.id}].{name}.initiators", initiator, "must be the id of a node")
+
+
+def _block_size(topology: Topology) -> Iterator[Problem]:
+    size = topology.memory.block_size
+    if size < 16 * MIB or size & (size - 1):
+        yield Problem("memory.block_size", size, "must be a power of two, at least 16 MiB")
+    if topology.memory.auto_online not in AUTO_ONLINE:
+        yield Problem("memory.auto_online", topology.memory.auto_online, f"must be one of {', '.join(AUTO_ONLINE)}")
+
+
+def _ranges(topology: Topology) -> Iterator[tuple[str, Range]]:
+    for node in topology.nodes:
+        for at, memory in enumerate(node.memory):
+            yield f"nodes[{node.id}].memory[{at}]", memory.range
+    for region in topology.dax_regions:
+        yield f"dax_regions[{region.id}]", region.range
+    for device in topology.pci_devices:
+        for bar in device.bars:
+            yield f"pci_devices[{device.address}].bars[{bar.index}]", bar.range
+
+
+def _pages(topology: Topology) -> Iterator[Problem]:
+    cmrs = topology.tdx.cmrs if topology.tdx else ()
+    for key, part in (*_ranges(topology), *((f"tdx.cmrs[{at}]", cmr) for at, cmr in enumerate(cmrs))):
+        for name, number in (("base", part.start), ("size", part.size)):
+            if number % PAGE_SIZE:
+                yield Problem(f"{key}.{name}", number, f"must be a whole number of pages of {PAGE_SIZE} bytes")
+        if part.end > 1 << PHYSICAL_BITS:
+            yield Problem(key, part, f"must lie below 2^{PHYSICAL_BITS}")
+
+
+def _overlaps(topology: Topology) -> Iterator[Problem]:
+    placed = sorted(_ranges(topology), key=lambda item: item[1].start)
+    for (a, first), (b, second) in pairwise(placed):
+        if first.end > second.start:
+            yield Problem(b, second, f"must not overlap {a}, {first}")
+
+
+def _hotplug(topology: Topology) -> Iterator[Problem]:
+    size = topology.memory.block_size
+    for node in topology.nodes:
+        for at, memory in enumerate(node.memory):
+            if memory.hotplug and (memory.range.start % size or memory.range.size % size):
+                yield Problem(f"nodes[{node.id}].memory[{at}]", memory.range, "hotplug memory must be whole blocks")
+
+
+def _dax(topology: Topology) -> Iterator[Problem]:
+    for region in topology.dax_regions:
+        key = f"dax_regions[{region.id}]"
+        if region.align not in ALIGNMENTS:
+            yield Problem(f"{key}.align", region.align, "must be 4 KiB, 2 MiB or 1 GiB")
+        for name, nid in (("target_node", region.target_node), ("numa_node", region.numa_node)):
+            if nid is not None and nid < 0:
+                yield Problem(f"{key}.{name}", nid, "must not be negative")
+        if len({device.id for device in region.devices}) != len(region.devices):
+            yield Problem(f"{key}.devices.id", [device.id for device in region.devices], "must be given once")
+        taken: list[Range] = []
+        for device in region.devices:
+            align = device.align or region.align
+            if align not in ALIGNMENTS:
+                yield Problem(f"{key}.devices[{device.id}].align", align, "must be 4 KiB, 2 MiB or 1 GiB")
+                continue
+            if device.driver is Driver.KMEM and region.target_node is None:
+                yield Problem(f"{key}.devices[{device.id}].driver", "kmem", "needs a region with a target_node")
+            if device.driver is Driver.KMEM and not topology.kmem_driver:
+                yield Problem(f"{key}.devices[{device.id}].driver", "kmem", "needs kmem_driver")
+            if region.static and len(device.mappings) != 1:
+                yield Problem(f"{key}.devices[{device.id}].mappings", len(device.mappings), "must be one on an NVDIMM")
+            for mapping in device.mappings:
+                where = f"{key}.devices[{device.id}].mappings"
+                if not region.range.covers(mapping):
+                    yield Problem(where, mapping, f"must lie inside the region, {region.range}")
+                if mapping.start % align or mapping.size % align:
+                    yield Problem(where, mapping, f"must be aligned to {align}")
+                if any(mapping.overlaps(other) for other in taken):
+                    yield Problem(where, mapping, "must not overlap another mapping")
+                taken.append(mapping)
+
+
+def _minors(topology: Topology) -> Iterator[Problem]:
+    # numbers that are given must be free where they are taken; the others follow the one before
+    used: set[int] = set()
+    minor = 0
+    for region in topology.dax_regions:
+        for device in region.devices:
+            minor = minor if device.minor is None else device.minor
+            if minor in used or not 0 <= minor < 1 << MINOR_BITS:
+                yield Problem(f"dax_regions[{region.id}].devices[{device.id}].minor", minor, "must be free")
+            used.add(minor)
+            minor += 1
+
+
+def _pci(topology: Topology) -> Iterator[Problem]:
+    known: set[str] = set()
+    for device in topology.pci_devices:
+        key = f"pci_devices[{device.address}]"
+        if not PCI_ADDRESS.fullmatch(device.address):
+            yield Problem(f"{key}.address", device.address, "must be DDDD:BB:DD.F in lower-case hexadecimal")
+        if device.address in known:
+            yield Problem(f"{key}.address", device.address, "must be given once")
+        known.add(device.address)
+        indexes = [bar.index for bar in device.bars]
+        if len(set(indexes)) != len(indexes) or not set(indexes) <= set(range(PCI_BARS)):
+            yield Problem(f"{key}.bars.index", indexes, f"must be 0 to {PCI_BARS - 1}, each given once")
+
+
+def _tdx(topology: Topology) -> Iterator[Problem]:
+    tdx = topology.tdx
+    if tdx is None:
+        return
+    if len(tdx.cmrs) > tdx.max_cmrs:
+        yield Problem("tdx.cmrs", f"{len(tdx.cmrs)} ranges", f"must be at most {tdx.max_cmrs} (max_cmrs)")
+    for a, b in pairwise(tdx.cmrs):
+        if a.end > b.start:
+            yield Problem("tdx.cmrs", b, f"must be sorted and must not overlap {a}")
+    for name in ("max_tdmrs", "max_reserved_per_tdmr", "max_cmrs", "pamt_entry_size"):
+        if getattr(tdx, name) < 1:
+            yield Problem(f"tdx.{name}", getattr(tdx, name), "must be positive")
+
+
+RULES: tuple[Callable[[Topology], Iterator[Problem]], ...] = (
+    _kernel,
+    _lists,
+    _unique,
+    _cpus,
+    _distances,
+    _initiators,
+    _block_size,
+    _pages,
+    _overlaps,
+    _hotplug,
+    _dax,
+    _minors,
+    _pci,
+    _tdx,
+)

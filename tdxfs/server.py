@@ -10,10 +10,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from tdxfs.boot import boot
 from tdxfs.errors import UserError
@@ -168,51 +168,61 @@ def mounted(
     tiers: Collection[Tier] = ALL_TIERS,
 ) -> Iterator[Path]:
     """
-    Mount a topology for the time of a ``with`` block, served by a process of its own; the value
-    is the mount point, a temporary directory unless one is given. UserError if it does not come up.
+    Mount a topology for the time of a ``with`` block, served by a process of its own; the value is the mount
+    point, a temporary directory unless one is given. UserError if it does not come up; RuntimeError at the end of
+    the block if the server wrote anything or died before its time.
     """
-    with tempfile.TemporaryDirectory(prefix="tdxfs-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="tdxfs-") as temporary, tempfile.TemporaryFile() as errors:
         where = Path(temporary) if mountpoint is None else mountpoint
-        server = launch(topology, where, policies, tiers)
+        server = launch(topology, where, errors, policies, tiers)
         try:
             yield where
         finally:
+            early = server.poll()
             stop(server, where)
+        errors.seek(0)
+        said = errors.read().decode("utf-8", "replace").strip()
+        if early is not None or said:
+            died = "" if early is None else f" died with status {early}"
+            raise RuntimeError(f"the server of {where}{died}: {said or 'it wrote nothing'}")
 
 
 def launch(
     topology: Topology,
     mountpoint: Path,
+    errors: IO[bytes],
     policies: Policies | None = None,
     tiers: Collection[Tier] = ALL_TIERS,
 ) -> subprocess.Popen[bytes]:
-    """Start a server process and wait until its mount answers; its stderr is a pipe."""
+    """Start a server process that writes its complaints to `errors`, and wait until its mount answers."""
     prepare(mountpoint)
     server = subprocess.Popen(
         [sys.executable, "-m", "tdxfs.server", str(mountpoint)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=errors,
     )
-    assert server.stdin is not None and server.stdout is not None and server.stderr is not None
+    assert server.stdin is not None and server.stdout is not None
     with server.stdin:
         pickle.dump((topology, policies, frozenset(tiers)), server.stdin)
-    if server.stdout.readline() != b"ready\n":
+    with server.stdout:
+        ready = server.stdout.readline() == b"ready\n"
+    if not ready:
         server.wait()
-        raise UserError(server.stderr.read().decode("utf-8", "replace").strip())
+        errors.seek(0)
+        raise UserError(errors.read().decode("utf-8", "replace").strip())
     os.stat(mountpoint)
     return server
 
 
 def stop(server: subprocess.Popen[bytes], mountpoint: Path) -> None:
     """End a launched server: unmount, by force if need be, and reap it."""
-    deadline = time.monotonic() + PATIENCE
     server.send_signal(signal.SIGTERM)
-    while server.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    if server.poll() is None:
+    try:
+        server.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
         server.kill()
-    server.wait()
+        server.wait()
     if is_mounted(mountpoint):
         detach(mountpoint)
 

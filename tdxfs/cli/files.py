@@ -1,0 +1,81 @@
+"""Commands about files: check, topologies, import, export, and the ABI text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tdxfs.cli.options import abi_option, boot_machine, boot_options, make_tree, shown_tiers, topology_argument
+from tdxfs.errors import UserError
+from tdxfs.render import table
+
+
+@click.command()
+@click.argument("file")
+def check(file: str) -> None:
+    """Check a topology file: say what is wrong with it, or that it is fine."""
+    from tdxfs.formats.topology import find
+
+    topology = find(file)
+    print(
+        f"{file}: ok: {len(topology.cpus)} CPUs, {len(topology.nodes)} nodes, {len(topology.dax_regions)} dax regions"
+    )
+
+
+@click.command()
+def topologies() -> None:
+    """List the built-in machines."""
+    from tdxfs.formats.topology import builtin_names, find
+
+    table(("NAME", "DESCRIPTION"), [(name, find(name).description) for name in builtin_names()])
+
+
+@click.command("import")
+@click.argument("source")
+@click.option("-o", "--output", default="-", help="The topology file to write; - is stdout.  [default: -]")
+@click.option(
+    "--convertible",
+    default="dram",
+    show_default=True,
+    metavar="all|dram|RANGES|FILE",
+    help="Which memory is convertible: no sysfs says so.",
+)
+@click.option("--name", default="", help="Name of the machine; that of SOURCE unless given.")
+def import_(source: str, output: str, convertible: str, name: str) -> None:
+    """Make a topology file of a real machine: of a live /sys, or a directory or tarball holding one."""
+    from tdxfs.formats.sysfs import import_sysfs
+    from tdxfs.formats.topology import dumps
+
+    name = name or Path(source).resolve().name.split(".")[0] or "machine"
+    text = dumps(import_sysfs(Path(source), convertible, name))
+    if output == "-":
+        print(text, end="")
+    else:
+        Path(output).write_text(text)
+
+
+@click.command()
+@click.argument("directory")
+@topology_argument
+@boot_options
+@abi_option
+def export(directory: str, topology: str, policy: tuple[str, ...], kernel: str | None, abi: str) -> None:
+    """Write the tree of a machine as plain files into DIRECTORY, which must be new or empty."""
+    from tdxfs.formats.export import export as write
+
+    target = Path(directory)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UserError(f"{directory}: must be a new or an empty directory")
+    write(make_tree(boot_machine(topology, policy, kernel), abi), target)
+
+
+@click.command()
+@abi_option
+def abi(abi: str) -> None:
+    """Print what every attribute says, tier by tier."""
+    from tdxfs.abi import text
+    from tdxfs.sysfs.attribute import Tier
+
+    shown = shown_tiers(abi)
+    print(text(tier for tier in Tier if tier in shown), end="")

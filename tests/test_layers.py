@@ -1,0 +1,83 @@
+"""Imports point up the table of layers: a module knows those above it, never those below."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "tdxfs"
+
+LAYERS = (
+    ("errors", "ranges", "idlist", "render"),
+    ("policy", "model", "kmsg", "validate"),
+    ("nodes", "cpus", "counters", "capability", "tdmr"),
+    ("boot", "remedies"),
+    ("conflicts", "sysfs.codec", "sysfs.attribute", "sysfs.paths"),
+    ("sysfs", "procfs", "devfs"),
+    ("root", "tree", "values", "abi"),
+    ("formats", "machines", "mount", "server"),
+    ("cli", "__main__", "__init__"),
+)
+"""Top to bottom; a package stands for its modules unless one is listed by itself."""
+
+
+def modules():
+    return sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+
+
+def dotted(path):
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def layer(name):
+    while name:
+        for number, names in enumerate(LAYERS):
+            if name in names:
+                return number
+        name = name.rpartition(".")[0]
+    return None
+
+
+def imported(path):
+    for node in ast.walk(ast.parse((PACKAGE / path).read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", modules(), ids=str)
+def test_imports_point_up(path):
+    """A module has a layer, and imports from its own and from those above."""
+    here = layer(dotted(path))
+    assert here is not None, f"{path} has no layer"
+
+    for name in imported(path):
+        if name.startswith("tdxfs."):
+            there = layer(name.removeprefix("tdxfs."))
+            assert there is not None and there <= here, f"{path} imports {name}"
+
+
+def test_only_mount_knows_fuse():
+    """fusepy is imported in one place."""
+    users = [str(path) for path in modules() if any(name.split(".")[0] == "fuse" for name in imported(path))]
+
+    assert users == ["mount.py"]
+
+
+def test_the_core_does_no_io():
+    """From the model to the conflicts nothing opens a file, starts a process or prints."""
+    core = {name for names in LAYERS[1:5] for name in names}
+    forbidden = {"io", "logging", "pathlib", "shutil", "socket", "subprocess", "sys", "tempfile"}
+    for path in modules():
+        name = dotted(path)
+        if name in core or name.split(".")[0] in {"procfs", "sysfs"}:
+            assert not forbidden & set(imported(path)), path
+            calls = [
+                n.func.id
+                for n in ast.walk(ast.parse((PACKAGE / path).read_text()))
+                if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+            ]
+            assert not {"open", "print"} & set(calls), path

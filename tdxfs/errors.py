@@ -5,17 +5,26 @@ system call returns. A `UserError` is about what a person typed or wrote into a
 file: one line, no traceback.
 """
 
+from __future__ import annotations
+
 import errno
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 
 class Refusal(OSError):
     """The emulated kernel refuses; `errno` is what the system call returns."""
 
     number: ClassVar[int] = errno.EIO
+    machine: Any = None
+    """The Machine that it became all the same, with a line in its log or a record; None: nothing changed."""
 
     def __init__(self, why: str = "") -> None:
         super().__init__(self.number, why or errno.errorcode[self.number])
+
+    def leaving(self, machine: Any) -> Self:
+        """The same refusal, leaving `machine` behind."""
+        self.machine = machine
+        return self
 
 
 class NoEntry(Refusal):
@@ -52,6 +61,18 @@ class InputOutput(Refusal):
     """EIO: the attribute cannot be shown (`autosuspend_delay_ms`)."""
 
     number = errno.EIO
+
+
+class Busy(Refusal):
+    """EBUSY: it is in use."""
+
+    number = errno.EBUSY
+
+
+class AccessDenied(Refusal):
+    """EACCES: the file's mode does not allow it, even to root."""
+
+    number = errno.EACCES
 
 
 class InvalidValue(Refusal):

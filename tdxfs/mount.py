@@ -48,10 +48,11 @@ _TIMESPEC = struct.Struct("=qq")
 class _Open:
     """One open file description and the text it reads."""
 
-    __slots__ = ("at", "data", "file", "nonblocking")
+    __slots__ = ("at", "data", "file", "generation", "nonblocking")
 
-    def __init__(self, file: File, nonblocking: bool) -> None:
+    def __init__(self, file: File, generation: int, nonblocking: bool) -> None:
         self.file = file
+        self.generation = generation
         self.nonblocking = nonblocking
         self.data: bytes | None = None
         self.at = 0
@@ -184,12 +185,14 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         if flags & os.O_DIRECT:
             return -errno.EINVAL
         handle = self.next_handle = self.next_handle + 1
-        self.handles[handle] = _Open(file, bool(flags & os.O_NONBLOCK))
+        self.handles[handle] = _Open(file, self.generation, bool(flags & os.O_NONBLOCK))
         info.fh = handle
         return 0
 
     def read(self, path: bytes, buf: Any, size: int, offset: int, fip: Any) -> int:
         handle = self.handles[fip.contents.fh]
+        if handle.generation != self.tree.generation and not self._renew(handle, path):
+            return -errno.ENODEV
         data = handle.data
         reader = handle.file.reader
         if reader is Reader.RECORDS:
@@ -208,6 +211,14 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         part = data[offset : offset + size] if offset or size < len(data) else data
         ctypes.memmove(buf, part, len(part))
         return len(part)
+
+    def _renew(self, handle: _Open, path: bytes) -> bool:
+        # the machine has changed: what an open file shows next is the new one's, if it is still there
+        known = self._find(path)
+        if known is None or not isinstance(known[1], File):
+            return False
+        handle.file, handle.generation = known[1], self.generation
+        return True
 
     def _read_record(self, handle: _Open, buf: Any, size: int) -> int:
         data = handle.file.show()
@@ -266,9 +277,7 @@ class Server(fuse.FUSE):  # type: ignore[misc]
 
     def write(self, path: bytes, buf: Any, size: int, offset: int, fip: Any) -> int:
         # one write is one store, whatever the offset, and a page of it at most
-        data = ctypes.string_at(buf, min(size, PAGE_SIZE))
-        self.handles[fip.contents.fh].file.store(data)
-        return len(data)
+        return self.tree.write(path.decode("utf-8", "surrogateescape"), ctypes.string_at(buf, min(size, PAGE_SIZE)))
 
     def create(self, path: bytes, mode: int, fip: Any) -> int:
         return -errno.EACCES

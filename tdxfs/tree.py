@@ -7,13 +7,13 @@ building a tree; a directory lists from the model's own sets. It knows nothing o
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from threading import Lock
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from tdxfs.errors import NoEntry, NotADirectory
+from tdxfs.errors import AccessDenied, NoDevice, NoEntry, NotADirectory, Refusal
 from tdxfs.model import PAGE_SIZE, Machine
 from tdxfs.sysfs.attribute import ALL_TIERS, Directory, Entry, File, Link, Tier
 
@@ -114,11 +114,44 @@ class Tree:
     def machine(self) -> Machine:
         return self._machine
 
-    def replace(self, machine: Machine) -> None:
-        """Make `machine` the current one."""
+    def apply(self, transition: Callable[[Machine], Machine]) -> None:
+        """
+        Make what `transition` makes of the current machine the current one. A Refusal passes through, after
+        the machine that it leaves, if any, has become the current one.
+        """
         with self._lock:
-            self._machine = machine
+            try:
+                self._become(transition(self._machine))
+            except Refusal as refusal:
+                if refusal.machine is not None:
+                    self._become(refusal.machine)
+                raise
+
+    def _become(self, machine: Machine) -> None:
+        if machine is not self._machine:
+            self._machine = evolve(machine, generation=self._machine.generation + 1)
             self.generation += 1
+
+    def write(self, path: str, data: bytes) -> int:
+        """
+        One write(2) of `data` to a file: one store, of a page at most. How many bytes it took; NoDevice if the
+        file is gone, AccessDenied if its mode does not allow it, and whatever the store refuses.
+        """
+        data = data[:PAGE_SIZE]
+
+        def store(machine: Machine) -> Machine:
+            try:
+                _, entry = self.follow(path)
+            except (NoEntry, NotADirectory):
+                raise NoDevice(path) from None
+            if not isinstance(entry, File):
+                raise IsADirectoryError(path)
+            if not entry.mode & 0o222:
+                raise AccessDenied(path)
+            return entry.store(data) if data else machine
+
+        self.apply(store)
+        return len(data)
 
     @property
     def root(self) -> Directory[Any]:

@@ -11,7 +11,7 @@ LAYERS = (
     ("errors", "ranges", "idlist", "render"),
     ("policy", "model", "kmsg", "validate"),
     ("nodes", "cpus", "counters", "capability", "tdmr"),
-    ("boot", "remedies"),
+    ("boot", "remedies", "transitions"),
     ("conflicts", "sysfs.codec", "sysfs.attribute", "sysfs.paths"),
     ("sysfs", "procfs", "devfs"),
     ("root", "tree", "values", "abi"),

@@ -22,6 +22,15 @@
             '''Memory blocks that lie in the node.'''
             return ...
 
+        @rw(WORD)
+        def state(self) -> str:
+            '''online or offline.'''
+            return ...
+
+        @state.store
+        def _set_state(self, word: str) -> Machine:
+            return transitions.set_block_state(self.machine, self.key, word)
+
 One declaration gives the file, its mode and size, its absence (`visible`, `since`, `until`,
 `tier`), its ABI text (the docstring), its JSON value and its parser (the codec).
 
@@ -86,7 +95,8 @@ class File:
     size: int
     show: Callable[[], bytes]
     """The whole content, made anew; raises Refusal when the kernel would."""
-    store: Callable[[bytes], None]
+    store: Callable[[bytes], Machine]
+    """One write(2): the machine that it makes; raises Refusal when the kernel would."""
     reader: Reader = Reader.TEXT
     rdev: int = 0
     nlink: ClassVar[int] = 1
@@ -144,11 +154,19 @@ class Attribute(_Declared, Generic[D, V]):
     rdev: Callable[[D], int] | None = None
     type: int = stat.S_IFREG
     show_value: Callable[[D], V] = UNSET
+    store_value: Callable[[D, Any], Machine] | None = None
+    takes: Codec[Any] | None = None
+    """The format of what is written, where it is not that of what is read."""
     is_visible: Callable[[D], bool] | None = None
     dynamic_mode: Callable[[D], int] | None = None
 
     def __get__(self, directory: D | None, owner: Any) -> Any:
         return self if directory is None else self.show_value(directory)
+
+    def store(self, change: Callable[[D, Any], Machine]) -> Callable[[D, Any], Machine]:
+        """Decorator: the machine that a written value makes, or a Refusal."""
+        self.store_value = change
+        return change
 
     def visible(self, test: Callable[[D], bool]) -> Callable[[D], bool]:
         """Decorator: the file is absent where this says no."""
@@ -170,10 +188,15 @@ class Attribute(_Declared, Generic[D, V]):
         def show() -> bytes:
             return self.codec.show(self.show_value(directory))
 
-        return File(self.type | mode, size, show, _no_store, self.reader, rdev)
+        def store(data: bytes) -> Machine:
+            if self.store_value is None:
+                return _no_store(data)
+            return self.store_value(directory, (self.takes or self.codec).parse(data))
+
+        return File(self.type | mode, size, show, store, self.reader, rdev)
 
 
-def _no_store(data: bytes) -> None:
+def _no_store(data: bytes) -> Machine:
     raise NotPermitted("this machine is for reading")
 
 
@@ -422,10 +445,22 @@ def ro(
 
 
 def rw(
-    codec: Codec[V], *, name: str = "", since: str = "", until: str = "", mode: int = 0o644
+    codec: Codec[V],
+    *,
+    takes: Codec[Any] | None = None,
+    name: str = "",
+    since: str = "",
+    until: str = "",
+    mode: int = 0o644,
 ) -> Callable[[Callable[[D], V]], Attribute[D, V]]:
-    """A file that the kernel lets root write: 0644."""
-    return ro(codec, name=name, mode=mode, since=since, until=until)
+    """A file that the kernel lets root write, 0644; `takes` is the format of what is written, if it is another."""
+
+    def declare(show: Callable[[D], V]) -> Attribute[D, V]:
+        attribute = ro(codec, name=name, mode=mode, since=since, until=until)(show)
+        attribute.takes = takes
+        return attribute
+
+    return declare
 
 
 def wo(codec: Codec[V], doc: str, *, since: str = "", until: str = "") -> Attribute[Any, V]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from tdxfs import transitions
 from tdxfs.capability import judge_block
-from tdxfs.model import Block, Zone
+from tdxfs.model import Block, Machine, Zone
 from tdxfs.sysfs import paths
 from tdxfs.sysfs.attribute import Directory, Tier, always, directories, link, links, ro, rw, subdirectory, wo
 from tdxfs.sysfs.codec import BARE_HEX, BLOCK_INDEX, BOOL, DECIMAL, LINE, NOTHING, WORD
@@ -61,6 +62,10 @@ class MemoryBlockDir(DeviceDir[int]):
     def state(self) -> str:
         """online or offline."""
         return "online" if self.block.online else "offline"
+
+    @state.store
+    def _set_state(self, word: str) -> Machine:
+        return transitions.set_block_state(self.machine, self.key, word)
 
     @ro(LINE)
     def valid_zones(self) -> str:

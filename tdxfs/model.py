@@ -393,6 +393,48 @@ class DaxState:
         return sum(mapping.size for mapping in self.mappings)
 
 
+class Mode(Enum):
+    """A memory policy's mode, spelled as in ``numa_maps``; compare include/uapi/linux/mempolicy.h."""
+
+    DEFAULT = "default"
+    PREFERRED = "prefer"
+    BIND = "bind"
+    INTERLEAVE = "interleave"
+    LOCAL = "local"
+    PREFERRED_MANY = "prefer (many)"
+    WEIGHTED_INTERLEAVE = "weighted interleave"
+
+
+@frozen
+class MemPolicy:
+    """A NUMA policy of a task or of a mapping, as the kernel keeps it."""
+
+    mode: Mode = Mode.DEFAULT
+    nodes: frozenset[int] = frozenset()
+    """The nodes in force: what was asked for, cut to the nodes with memory that are allowed."""
+    asked: frozenset[int] = frozenset()
+    """The nodes as they were asked for; static and relative ones are computed from them again."""
+    static: bool = False
+    relative: bool = False
+    balancing: bool = False
+    home: int | None = None
+    """``set_mempolicy_home_node``."""
+
+
+@frozen
+class Task:
+    """A process or thread of the emulated machine whose policy calls it answers."""
+
+    pid: int
+    """As the mount's own pid namespace numbers it."""
+    name: str = ""
+    policy: MemPolicy = MemPolicy()
+    mappings: RunMap[MemPolicy] = RunMap()
+    """Address -> policy of the mappings that have their own (mbind)."""
+    mems_allowed: frozenset[int] | None = None
+    """None: every node with memory."""
+
+
 @frozen
 class Tdmr:
     """A TD memory region, as the kernel gave it to the TDX module."""
@@ -459,6 +501,8 @@ class Machine:
     log: tuple[LogRecord, ...] = ()
     generation: int = 0
     """How many changes made it since it booted."""
+    tasks: Map[int, Task] = Map()
+    """Pid -> task, for those that run on the machine (``tdxfs run``)."""
     default_mems: frozenset[int] | None = None
     """Nodes that tasks may allocate from unless told otherwise; None: all that have memory."""
 

@@ -81,6 +81,24 @@ class InvalidValue(Refusal):
     number = errno.EINVAL
 
 
+class BadAddress(Refusal):
+    """EFAULT: nothing is mapped at an address."""
+
+    number = errno.EFAULT
+
+
+class NotSupported(Refusal):
+    """EOPNOTSUPP: the object is of a kind that cannot do this."""
+
+    number = errno.EOPNOTSUPP
+
+
+class NoProcess(Refusal):
+    """ESRCH: no such process."""
+
+    number = errno.ESRCH
+
+
 class UserError(Exception):
     """
     What the user gave is wrong. The text is one line that names the file (or

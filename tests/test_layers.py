@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tdxfs"
 LAYERS = (
     ("errors", "ranges", "idlist", "render"),
     ("policy", "model", "kmsg", "validate"),
-    ("nodes", "cpus", "counters", "capability", "tdmr"),
+    ("nodes", "cpus", "counters", "capability", "tdmr", "mempolicy"),
     ("boot", "remedies", "transitions"),
     ("conflicts", "sysfs.codec", "sysfs.attribute", "sysfs.paths"),
     ("sysfs", "procfs", "devfs"),

@@ -1,8 +1,20 @@
-"""Settings that all tests share; TDXFS_REQUIRE=all turns every skip into a failure."""
+"""
+Settings that all tests share; TDXFS_REQUIRE=all turns every skip into a failure, TDXFS_EXAMPLES=2000 runs every
+property with so many examples.
+"""
 
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "tdxfs",
+    max_examples=int(os.environ.get("TDXFS_EXAMPLES", "60")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("tdxfs")
 
 
 @pytest.hookimpl(wrapper=True)

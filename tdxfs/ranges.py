@@ -195,7 +195,7 @@ class RunMap(Generic[V]):
             yield max(self.starts[at], start), min(self.ends[at], end), self.values[at]
 
     def assign(self, start: int, end: int, value: V) -> RunMap[V]:
-        """A map in which all of ``[start, end)`` has `value`."""
+        """A map in which all of ``[start, end)`` has `value`; an empty range changes nothing."""
         return self._replace(start, end, ((start, end, value),))
 
     def remove(self, start: int, end: int) -> RunMap[V]:
@@ -203,6 +203,8 @@ class RunMap(Generic[V]):
         return self._replace(start, end, ())
 
     def _replace(self, start: int, end: int, middle: Iterable[tuple[int, int, V]]) -> RunMap[V]:
+        if start >= end:
+            return self
         low, high = bisect_left(self.ends, start), bisect_right(self.starts, end)
         near: list[tuple[int, int, V]] = []
         for at in range(low, high):

@@ -113,7 +113,7 @@ class TestRunMap:
     def test_assign_and_remove(self, run_map, start, end, value):
         """Only the window changes; the result has no neighbours of one value, as if built anew."""
         outside = {at: v for at, v in mapping(run_map).items() if not start <= at < end}
-        inside = {at: value for at in range(start, end)}
+        inside = dict.fromkeys(range(start, end), value)
 
         for expected, actual in (
             ({**outside, **inside}, run_map.assign(start, end, value)),

@@ -78,14 +78,15 @@ def boot(topology: Topology, policies: Policies | None = None) -> Machine:
     topology, hidden = _firmware(topology, policies)
     early = RunMap.of(_ram(topology.nodes, hotplug=False))
     log.say(INFO, f"x86/mm: Memory block size: {topology.memory.block_size // MIB}MB")
-    tdx = _init_tdx(topology, policies, early, log)
+    blocks = RunMap.of(_boot_blocks(topology, early))
+    tdx = _init_tdx(topology, policies, early, blocks, log)
     verdicts = RunMap.of(_verdicts(topology, tdx, early))
     machine = Machine(
         topology=topology,
         built=built,
         policies=policies,
         ram=early,
-        blocks=RunMap.of(_boot_blocks(topology, early)),
+        blocks=blocks,
         dax=Map(_dax_devices(topology)),
         cpus_online=frozenset(cpu.id for cpu in topology.cpus if cpu.online),
         tdx=tdx,
@@ -188,7 +189,7 @@ def _one_zone(block: Range, nodes: tuple[int, ...], spans: dict[int, Range]) -> 
 # --- TDX ----------------------------------------------------------------------------
 
 
-def _init_tdx(topology: Topology, policies: Policies, ram: RunMap[int], log: Log) -> Tdx:
+def _init_tdx(topology: Topology, policies: Policies, ram: RunMap[int], blocks: RunMap[Block], log: Log) -> Tdx:
     platform = topology.tdx
     if platform is None:
         return Tdx(disabled_reason="the platform has no TDX")
@@ -211,7 +212,12 @@ def _init_tdx(topology: Topology, policies: Policies, ram: RunMap[int], log: Log
         reason = f"System RAM [0x{first.start:x}, 0x{first.end:x}) is not convertible memory"
         return _failed(topology, log, EINVAL, Tdx(disabled_reason=reason, culprits=culprits, owned=low))
     memlist = _memlist(topology, policies.cover, ram, convertible)
-    free = PamtSpace(ram, convertible)
+    if not memlist:
+        return _failed(topology, log, EINVAL, Tdx(disabled_reason="no memory is convertible", owned=low))
+    # the kernel keeps nothing of its own in ZONE_MOVABLE, and a block that holds a PAMT cannot go offline
+    size = topology.memory.block_size
+    no_kernel = [(a, b) for a, b, block in blocks.runs() if not block.online or block.zone is Zone.MOVABLE]
+    free = PamtSpace(ram, convertible - Ranges.of(Range(a * size, b * size) for a, b in no_kernel))
     try:
         tdmrs = construct_tdmrs(memlist, platform, free.allocate, lambda text: log.tdx(WARN, text))
     except Exhausted as exhausted:
@@ -263,17 +269,17 @@ def _memlist(topology: Topology, cover: Cover, ram: RunMap[int], convertible: Ra
 @define
 class PamtSpace:
     """
-    Where PAMTs come from: contiguous convertible RAM, first fit, the highest
+    Where PAMTs come from: contiguous RAM of `possible` ranges, first fit, the highest
     zone of the node first, as alloc_contig_pages() looks.
     """
 
     ram: RunMap[int]
-    convertible: Ranges
+    possible: Ranges
     free: dict[int, list[Range]] = field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
         for start, end, nid in self.ram.runs():
-            for part in self.convertible.within(Range(start, end)):
+            for part in self.possible.within(Range(start, end)):
                 for low, high in ((LOW_MEMORY.end, DMA32_END), (DMA32_END, 1 << 64)):
                     a, b = max(part.start, low), min(part.end, high)
                     if a < b:
@@ -372,9 +378,8 @@ def _add_memory(
 ) -> tuple[Machine, bool]:
     """Hot-add whole blocks to a node; whether they go online is the policies' and the layout's."""
     topology, hotplug = machine.topology, machine.policies.hotplug
-    # tdx_memory_notifier() vetoes what does not lie inside TDX memory, once there is any
-    fits = not machine.tdx.enabled or hotplug is Hotplug.ALLOW or _is_tdx_memory(machine, memory)
-    if not fits and hotplug is Hotplug.REJECT_RANGE:
+    free = not machine.tdx.enabled or hotplug is Hotplug.ALLOW
+    if hotplug is Hotplug.REJECT_RANGE and not (free or _is_tdx_memory(machine, memory)):
         log.tdx(INFO, f"Reject hot-adding memory range: {memory.start:#x}-{memory.end:#x} for TDX compatibility.")
         return machine, False
     layout = topology.memory
@@ -382,7 +387,10 @@ def _add_memory(
     offline, listed = parse_list(layout.offline), parse_list(layout.movable)
     runs = []
     for number in range(memory.start // size, memory.end // size):
-        zone = _hotplug_zone(machine, nid, Range(number * size, (number + 1) * size))
+        window = Range(number * size, (number + 1) * size)
+        zone = _hotplug_zone(machine, nid, window)
+        # tdx_memory_notifier() vetoes each block that does not lie inside TDX memory
+        fits = free or _is_tdx_memory(machine, window)
         online = fits and number not in offline and layout.auto_online != "offline"
         if online and (movable or number in listed or layout.auto_online == "online_movable"):
             zone = Zone.MOVABLE

@@ -102,8 +102,8 @@ class Layout:
 
 
 @st.composite
-def topologies(draw, tdx=st.sampled_from([True, True, True, False])):
-    """A machine of any kind; `tdx` draws whether its platform has TDX."""
+def topologies(draw, tdx=(True, True, True, False)):
+    """A machine of any kind; `tdx`: what to choose from whether its platform has TDX."""
     layout = Layout(draw)
     block_size = draw(st.sampled_from(BLOCK_SIZES))
     ids = draw(st.lists(st.sampled_from(NODE_IDS), min_size=1, max_size=4, unique=True))
@@ -134,12 +134,12 @@ def topologies(draw, tdx=st.sampled_from([True, True, True, False])):
         dax_regions=regions,
         kmem_driver=any(d.driver is Driver.KMEM for region in regions for d in region.devices) or draw(st.booleans()),
         pci_devices=devices,
-        tdx=draw(platforms(layout.taken)) if draw(tdx) else None,
+        tdx=draw(platforms(layout.taken)) if draw(st.sampled_from(tdx)) else None,
         policies=draw(policies),
     )
 
 
-tdx_topologies = topologies(tdx=st.just(True))
+tdx_topologies = topologies(tdx=(True,))
 machines = topologies().map(boot)
 tdx_machines = tdx_topologies.map(boot)
 
@@ -227,7 +227,7 @@ def _dax_regions(draw, layout, block_size):
                 kind=draw(st.sampled_from(MemoryKind)),
                 seed=None if provider is Provider.NVDIMM else draw(known),
                 youngest=None if provider is Provider.NVDIMM else draw(known),
-            )  # fmt: skip
+            )
         )
     return tuple(regions)
 

@@ -16,6 +16,7 @@ from tdxfs.boot import boot
 from tdxfs.idlist import format_list
 from tdxfs.model import Machine
 from tdxfs.policy import Policies
+from tdxfs.ranges import Ranges
 
 
 @frozen
@@ -38,21 +39,21 @@ def none(why: str) -> Remedy:
 
 @frozen
 class OfflineBlocks:
-    """Take runs of memory blocks offline: half-open ranges of block ids."""
+    """Take runs of memory blocks offline: ranges of block ids."""
 
-    runs: tuple[tuple[int, int], ...]
+    runs: Ranges
 
     def __call__(self, machine: Machine) -> Machine:
         blocks = machine.blocks
-        for first, end in self.runs:
-            for start, stop, block in list(blocks.within(first, end)):
-                blocks = blocks.assign(start, stop, evolve(block, online=False))
+        for run in self.runs:
+            for start, end, block in list(blocks.within(run.start, run.end)):
+                blocks = blocks.assign(start, end, evolve(block, online=False))
         return evolve(machine, blocks=blocks)
 
 
-def offline(runs: tuple[tuple[int, int], ...]) -> Remedy:
+def offline(runs: Ranges) -> Remedy:
     """Take the blocks offline with chmem."""
-    commands = (f"chmem --disable --blocks {first}-{end - 1}" for first, end in runs)
+    commands = (f"chmem --disable --blocks {run.start}-{run.end - 1}" for run in runs)
     return Remedy(" && ".join(commands), action=OfflineBlocks(runs))
 
 
@@ -105,11 +106,9 @@ def rebooted(machine: Machine, policies: Policies) -> Machine:
 
 
 def reboot(machine: Machine, **axes: Any) -> Remedy:
-    """Reboot with these axes changed."""
+    """Reboot with these axes changed; TOPOLOGY stands for what was given to tdxfs mount."""
     options = " ".join(f"--policy {name}={value}" for name, value in axes.items())
-    return Remedy(
-        f"tdxfs mount {options} {machine.built.name} MOUNTPOINT", action=Reboot(evolve(machine.policies, **axes))
-    )
+    return Remedy(f"tdxfs mount {options} TOPOLOGY MOUNTPOINT", action=Reboot(evolve(machine.policies, **axes)))
 
 
 def apply(machine: Machine, remedy: Remedy) -> Machine:

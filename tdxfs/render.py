@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
 
 def size(value: int) -> str:
     """
@@ -13,12 +15,22 @@ def size(value: int) -> str:
     >>> size(3 << 30), size(1000)
     ('3 GiB', '1000 B')
     """
-    units = ("B", "KiB", "MiB", "GiB", "TiB")
     step = 0
-    while value and value % 1024 == 0 and step < len(units) - 1:
+    while value and value % 1024 == 0 and step < len(UNITS) - 1:
         value //= 1024
         step += 1
-    return f"{value} {units[step]}"
+    return f"{value} {UNITS[step]}"
+
+
+def rounded(value: int) -> str:
+    """
+    Bytes as a person says them: in the largest unit that fits, with one decimal where it is needed.
+
+    >>> rounded(3 << 30), rounded((3 << 30) - 4096), rounded(5 << 19), rounded(1000)
+    ('3 GiB', '3 GiB', '2.5 MiB', '1000 B')
+    """
+    step = min(max(value.bit_length() - 1, 0) // 10, len(UNITS) - 1)
+    return f"{value / 1024**step:.1f}".removesuffix(".0") + f" {UNITS[step]}"
 
 
 def plain(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -6,8 +6,9 @@ A class that is not in `FIXED` hangs below one that is.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from attrs import define, field
 
@@ -75,6 +76,9 @@ def places(fixed: tuple[DirectoryClass, ...]) -> Place:
 class Between(Directory[Place]):
     """A directory with fixed ones below it, and what its own class declares, if it has one."""
 
+    BELOW: ClassVar[dict[str, type[Between]]] = {}
+    """Names below it that are directories of another class than `Between`."""
+
     def _own(self, tiers: Collection[Tier]) -> Directory[Any] | None:
         cls = self.key.cls
         if cls is None or cls.TIER not in tiers or not cls.exists(self.machine):
@@ -84,7 +88,7 @@ class Between(Directory[Place]):
     def lookup(self, name: str, tiers: Collection[Tier] = ALL_TIERS) -> Entry | None:
         place = self.key.below.get(name)
         if place is not None and place.exists(self.machine, tiers):
-            between = Between(f"{self.path}/{name}", self.machine, place)
+            between = self.BELOW.get(name, Between)(f"{self.path}/{name}", self.machine, place)
             return between if place.below else between._own(tiers)
         own = self._own(tiers)
         return own and own.lookup(name, tiers)
@@ -92,7 +96,7 @@ class Between(Directory[Place]):
     def entries(self, tiers: Collection[Tier] = ALL_TIERS) -> Iterator[tuple[str, int]]:
         for name, place in self.key.below.items():
             if place.exists(self.machine, tiers):
-                yield name, self.MODE & 0o170000
+                yield name, stat.S_IFDIR
         own = self._own(tiers)
         if own is not None:
             yield from own.entries(tiers)
@@ -103,10 +107,17 @@ class Between(Directory[Place]):
         return fixed + (own.nlink(tiers) if own is not None else 2)
 
 
+class SysfsRoot(Between):
+    """``/sys``."""
+
+    MODE = stat.S_IFDIR | 0o555
+
+
 class Root(Between):
     """The sysroot: ``sys``, ``proc``, ``dev``."""
 
     TOP = places(FIXED)
+    BELOW: ClassVar[dict[str, type[Between]]] = {"sys": SysfsRoot}
 
     def __init__(self, path: str, machine: Machine, key: Any) -> None:
         super().__init__(path, machine, self.TOP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from typing import Any
 
 from tdxfs.procfs.cpuinfo import cpuinfo
@@ -16,6 +17,7 @@ class ProcRoot(Directory[Any]):
     """Files of procfs; like procfs they have size 0."""
 
     WHAT = "/proc"
+    MODE = stat.S_IFDIR | 0o555
 
     @ro(LINE, size=0)
     def cmdline(self) -> str:

@@ -13,13 +13,15 @@ import os
 import stat
 import struct
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
 from typing import Any
 
-os.environ.setdefault("FUSE_LIBRARY_PATH", "libfuse.so.2")  # find_library() would start a compiler to look
-import fuse
+import tdxfs.server  # noqa: F401  before fuse: it says which libfuse
+
+import fuse  # isort: skip
 
 from tdxfs.errors import UserError
 from tdxfs.sysfs.attribute import Directory, Entry, File, Link, Reader
@@ -330,22 +332,35 @@ def serve(tree: Tree, mountpoint: str, ready: Callable[[], None]) -> None:
     SIGINT; `ready` is called once the kernel has begun to talk to us. UserError if libfuse cannot mount.
     """
     everybody = {"allow_other": True} if os.geteuid() == 0 else {}
-    try:
-        Server(
-            tree,
-            mountpoint,
-            ready,
-            foreground=True,
-            nothreads=True,
-            direct_io=True,
-            default_permissions=True,
-            use_ino=True,
-            entry_timeout=FOREVER,
-            attr_timeout=FOREVER,
-            negative_timeout=FOREVER,
-            fsname="tdxfs",
-            subtype="tdxfs",
-            **everybody,
-        )
-    except RuntimeError as error:
-        raise UserError(f"{mountpoint}: libfuse cannot mount here (status {error})") from error
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as said:  # by libfuse and fusermount: the reason, if they cannot mount
+        os.dup2(said.fileno(), 2)
+
+        def mounted() -> None:
+            os.dup2(stderr, 2)
+            ready()
+
+        try:
+            Server(
+                tree,
+                mountpoint,
+                mounted,
+                foreground=True,
+                nothreads=True,
+                direct_io=True,
+                default_permissions=True,
+                use_ino=True,
+                entry_timeout=FOREVER,
+                attr_timeout=FOREVER,
+                negative_timeout=FOREVER,
+                fsname="tdxfs",
+                subtype="tdxfs",
+                **everybody,
+            )
+        except RuntimeError as error:
+            said.seek(0)
+            reason = "; ".join(said.read().decode("utf-8", "replace").split("\n")[:-1])
+            raise UserError(f"{mountpoint}: libfuse cannot mount here: {reason or error}") from error
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from tdxfs.root import Root
 from tdxfs.sysfs.attribute import ALL_TIERS, Tier
 from tdxfs.tree import Tree
 
+LIBFUSE = os.environ.setdefault("FUSE_LIBRARY_PATH", "libfuse.so.2")
+"""What fusepy loads: set here, find_library() would start a compiler to look."""
 FSTYPE = "fuse.tdxfs"
 MNT_DETACH = 2
 PATIENCE = 30.0
@@ -32,22 +35,22 @@ PATIENCE = 30.0
 def mounts() -> list[str]:
     """Mount points of every tdxfs that this process sees."""
     found = []
-    for line in Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-        _, where, fstype, *_ = line.split()
-        if fstype == FSTYPE:
-            found.append(where.encode().decode("unicode_escape"))
+    for line in Path("/proc/self/mounts").read_bytes().splitlines():
+        _, where, fstype, *_ = line.split(b" ")
+        if fstype == FSTYPE.encode():
+            found.append(os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda octal: bytes((int(octal[1], 8),)), where)))
     return found
 
 
 def is_mounted(mountpoint: Path) -> bool:
     """Whether a tdxfs is mounted there, dead or alive."""
-    return os.path.abspath(mountpoint) in mounts()
+    return os.path.realpath(mountpoint) in mounts()
 
 
 def is_stale(mountpoint: Path) -> bool:
     """Whether a mount is there whose server is dead."""
     try:
-        os.stat(mountpoint)
+        os.statvfs(mountpoint)  # stat(2) would be answered from the kernel's cache
     except OSError as error:
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False
@@ -59,9 +62,9 @@ def prepare(mountpoint: Path) -> None:
     UserError with the reason if it cannot.
     """
     try:
-        ctypes.CDLL("libfuse.so.2")
+        ctypes.CDLL(LIBFUSE)
     except OSError:
-        raise UserError("libfuse.so.2 is missing: install libfuse 2 (Debian: apt-get install libfuse2 fuse3)") from None
+        raise UserError(f"{LIBFUSE} is missing: install libfuse 2 (Debian: apt-get install libfuse2 fuse3)") from None
     if not os.path.exists("/dev/fuse"):
         raise UserError("/dev/fuse is missing: load the fuse module, or let the container have the device")
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):

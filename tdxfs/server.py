@@ -113,10 +113,12 @@ def run_foreground(tree: Tree, mountpoint: Path, ready: Callable[[], None]) -> N
     serve(tree, os.path.abspath(mountpoint), ready)
 
 
-def run_background(tree: Tree, mountpoint: Path, log: Path | None = None) -> int:
+def run_background(
+    tree: Tree, mountpoint: Path, log: Path | None = None, before: Callable[[], None] = lambda: None
+) -> int:
     """
     Serve in a process of its own and return its pid once the mount answers; UserError with
-    its reason if it does not come up. What the server writes goes to `log`.
+    its reason if it does not come up. What the server writes goes to `log`; `before` is called in it first.
     """
     prepare(mountpoint)
     import tdxfs.mount  # noqa: F401  imported before the fork: a failure is told here
@@ -127,7 +129,7 @@ def run_background(tree: Tree, mountpoint: Path, log: Path | None = None) -> int
     pid = os.fork()
     if pid == 0:
         os.close(hear)
-        _become_server(tree, mountpoint, tell, log)
+        _become_server(tree, mountpoint, tell, log, before)
     os.close(tell)
     with os.fdopen(hear, "rb") as answers:
         answer = answers.read()
@@ -140,9 +142,10 @@ def run_background(tree: Tree, mountpoint: Path, log: Path | None = None) -> int
     return pid
 
 
-def _become_server(tree: Tree, mountpoint: Path, tell: int, log: Path | None) -> None:
+def _become_server(tree: Tree, mountpoint: Path, tell: int, log: Path | None, before: Callable[[], None]) -> None:
     status = 1
     try:
+        before()
         os.setsid()
         sink = os.open(log or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         source = os.open(os.devnull, os.O_RDONLY)

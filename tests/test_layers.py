@@ -16,6 +16,7 @@ LAYERS = (
     ("sysfs", "procfs", "devfs"),
     ("root", "tree", "values", "abi"),
     ("formats", "machines", "mount", "server"),
+    ("sandbox",),
     ("cli", "__main__", "__init__"),
 )
 """Top to bottom; a package stands for its modules unless one is listed by itself."""

@@ -16,6 +16,7 @@ from tdxfs.errors import UserError
 COMMANDS = {
     "mount": "mounting:mount",
     "umount": "mounting:umount",
+    "run": "run:run",
     "show": "machine:show",
     "conflicts": "machine:conflicts",
     "explain": "machine:explain",

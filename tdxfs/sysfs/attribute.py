@@ -356,6 +356,8 @@ class Directory(Generic[K]):
     """Its path as the ABI documents write it, with ``<id>`` for what varies."""
     TIER: ClassVar[Tier] = Tier.KERNEL
     """The tier of every declaration in it that does not say otherwise."""
+    SHARED: ClassVar[bool] = False
+    """Whether a running system has entries in it that the model knows nothing of (`tdxfs run` shows both)."""
     MODE: ClassVar[int] = stat.S_IFDIR | 0o755
     DECLARED: ClassVar[dict[str, Attribute[Any, Any] | LinkTo[Any] | Subdirectory[Any]]] = {}
     FAMILIES: ClassVar[tuple[Directories[Any] | Links[Any] | Files[Any] | CharDevices[Any], ...]] = ()

@@ -75,6 +75,7 @@ class PlatformDir(Directory[Any]):
     """Platform devices."""
 
     WHAT = paths.PLATFORM_ROOT
+    SHARED = True
 
     @directories("hmem.<id>", hmem.HmemDir)
     def hmem_ranges(self) -> Collection[int]:
@@ -101,6 +102,7 @@ class AcpiBusDir(AcpiDeviceDir):
     """The root of ACPI's devices."""
 
     WHAT = paths.ACPI_ROOT
+    SHARED = True
     HID = "LNXSYBUS"
 
     @classmethod

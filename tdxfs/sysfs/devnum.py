@@ -25,6 +25,7 @@ class CharDir(Directory[None]):
     """Character devices by major and minor number."""
 
     WHAT = "/sys/dev/char"
+    SHARED = True
 
     @links("<major>:<minor>", _device)
     def devices(self) -> Collection[tuple[int, int]]:

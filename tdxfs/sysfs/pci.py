@@ -156,6 +156,7 @@ class DevicesDir(Directory[Any]):
     """Devices whose place has a name of its own."""
 
     WHAT = "/sys/devices"
+    SHARED = True
 
     @directories("pci<bus>", PciHostDir, text=True)
     def hosts(self) -> Collection[str]:

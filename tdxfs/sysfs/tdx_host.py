@@ -84,6 +84,7 @@ class CgroupDir(Directory[Any]):
     """The root cgroup, as far as it counts KeyIDs."""
 
     WHAT = "/sys/fs/cgroup"
+    SHARED = True
 
     @classmethod
     def exists(cls, machine: Machine) -> bool:

@@ -13,6 +13,7 @@ from tdxfs.sysfs.attribute import (
     Directories,
     DirectoryClass,
     Documented,
+    Edited,
     Files,
     Links,
     LinkTo,
@@ -67,6 +68,8 @@ def _form(one: Documented) -> str:
     match declared:
         case Attribute() | Files():
             return f"{declared.codec}, mode 0{declared.mode:o}"
+        case Edited():
+            return f"text, mode 0{declared.mode:o}"
         case LinkTo() | Links():
             return "a symbolic link"
         case Subdirectory() | Directories():

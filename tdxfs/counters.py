@@ -97,12 +97,18 @@ def free_kib(machine: Machine, nid: int) -> int:
     return (memory.size - (memory & machine.tdx.owned).size) // 1024
 
 
+def held_pages(machine: Machine, nid: int) -> int:
+    """Pages of a node that tasks held when they were last looked at."""
+    return sum(task.resident.get(nid, 0) for task in machine.tasks.values())
+
+
 def meminfo(machine: Machine, nid: int) -> dict[str, int]:
     """``MemTotal`` and the others in kB, HugePages in pages."""
     total, free = total_kib(machine, nid), free_kib(machine, nid)
     derived = {"MemTotal": total, "MemFree": free, "MemUsed": total - free}
     recorded = machine.topology.counters.get(nid)
-    return _complete(MEMINFO, machine, derived, recorded.meminfo if recorded else {})
+    values = _complete(MEMINFO, machine, derived, recorded.meminfo if recorded else {})
+    return _held(values, held_pages(machine, nid) * PAGE_SIZE // 1024, _MEMINFO_FREE, _MEMINFO_HELD)
 
 
 def vmstat(machine: Machine, nid: int) -> dict[str, int]:
@@ -110,13 +116,32 @@ def vmstat(machine: Machine, nid: int) -> dict[str, int]:
     derived = {"nr_free_pages": free_kib(machine, nid) * 1024 // PAGE_SIZE}
     derived["nr_free_pages_blocks"] = derived["nr_free_pages"] // 512 * 512
     recorded = machine.topology.counters.get(nid)
-    return _complete(VMSTAT, machine, derived, recorded.vmstat if recorded else {})
+    values = _complete(VMSTAT, machine, derived, recorded.vmstat if recorded else {})
+    for name in ("numa_hit", "numa_local", "numa_other", "numa_interleave"):
+        values[name] += machine.allocated.get((nid, _NUMASTAT_NAMES.get(name, name)), 0)
+    return _held(values, held_pages(machine, nid), _VMSTAT_FREE, _VMSTAT_HELD)
 
 
 def numastat(machine: Machine, nid: int) -> dict[str, int]:
     """Allocation events, in pages."""
     recorded = machine.topology.counters.get(nid)
-    return _complete(NUMASTAT, machine, {}, recorded.numastat if recorded else {})
+    values = _complete(NUMASTAT, machine, {}, recorded.numastat if recorded else {})
+    return {name: value + machine.allocated.get((nid, name), 0) for name, value in values.items()}
+
+
+_MEMINFO_FREE, _VMSTAT_FREE = ("MemFree",), ("nr_free_pages", "nr_free_pages_blocks")
+_MEMINFO_HELD = ("MemUsed", "AnonPages", "Inactive(anon)", "Inactive")
+_VMSTAT_HELD = ("nr_anon_pages", "nr_inactive_anon", "nr_zone_inactive_anon")
+_NUMASTAT_NAMES = {"numa_local": "local_node", "numa_other": "other_node", "numa_interleave": "interleave_hit"}
+"""Name in vmstat -> name in numastat, where they differ."""
+
+
+def _held(values: dict[str, int], amount: int, free: tuple[str, ...], held: tuple[str, ...]) -> dict[str, int]:
+    for names, change in ((free, -amount), (held, amount)):
+        for name in names:
+            if name in values:
+                values[name] = max(values[name] + change, 0)
+    return values
 
 
 def _complete(

@@ -6,7 +6,7 @@ Arguments come in as system calls pass them: a mode with its flags, a bit mask w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
 from attrs import evolve, frozen
@@ -114,11 +114,8 @@ def affinity(mask: bytes, cpus: frozenset[int]) -> frozenset[int]:
 # --- the calls ------------------------------------------------------------------------
 
 
-def make(system: States, allowed: frozenset[int], word: int, asked: frozenset[int]) -> MemPolicy:
-    """
-    The policy that a mode with its flags and a mask of nodes make (``sanitize_mpol_flags``, ``mpol_new``,
-    ``mpol_set_nodemask``); `allowed` are the nodes with memory that the task may use. InvalidValue as Linux.
-    """
+def sanitize(system: States, word: int) -> MemPolicy:
+    """The mode of a word and its flags, without nodes (``sanitize_mpol_flags``); InvalidValue as Linux."""
     word &= 0xFFFFFFFF
     flags, number = word & MODE_FLAGS, word & ~MODE_FLAGS
     if number >= (len(MODES) if kernel_at_least(system.kernel, "6.12") else len(MODES) - 1):
@@ -130,20 +127,30 @@ def make(system: States, allowed: frozenset[int], word: int, asked: frozenset[in
     many = (Mode.PREFERRED_MANY,) if kernel_at_least(system.kernel, "6.12") else ()
     if balancing and mode not in (Mode.BIND, *many):
         raise InvalidValue(f"{mode.value} cannot balance")
+    return MemPolicy(mode, static=static, relative=relative, balancing=balancing)
+
+
+def make(system: States, allowed: frozenset[int], word: int, asked: frozenset[int]) -> MemPolicy:
+    """
+    The policy that a mode with its flags and a mask of nodes make (``mpol_new``, ``mpol_set_nodemask``);
+    `allowed` are the nodes with memory that the task may use. InvalidValue as Linux.
+    """
+    policy = sanitize(system, word)
+    mode, flags = policy.mode, policy.static or policy.relative
     if mode is Mode.DEFAULT:
         if asked:
             raise InvalidValue("default takes no nodes")
         return DEFAULT
     if mode is Mode.PREFERRED and not asked:
-        if static or relative:
+        if flags:
             raise InvalidValue("prefer without nodes is neither static nor relative")
         mode = Mode.LOCAL
     elif mode is Mode.LOCAL:
-        if asked or static or relative:
+        if asked or flags:
             raise InvalidValue("local takes neither nodes nor flags")
     elif not asked:
         raise InvalidValue(f"{mode.value} needs nodes")
-    policy = MemPolicy(mode, asked=asked, static=static, relative=relative, balancing=balancing)
+    policy = evolve(policy, mode=mode, asked=asked)
     return policy if mode is Mode.LOCAL else _contextualize(policy, allowed)
 
 
@@ -310,7 +317,13 @@ def order(machine: Machine, task: Task, policy: MemPolicy, local: int, page: int
     The nodes that the allocator tries for a page under `policy`, first to last, for a task that runs on node
     `local`; `page` is which page of an interleaved range it is. A node that is not in it gives no page at all.
     """
-    lists, allowed = zonelists(machine), mems_allowed(machine, task)
+    return tries(zonelists(machine), mems_allowed(machine, task), policy, local, page)
+
+
+def tries(
+    lists: Mapping[int, tuple[int, ...]], allowed: frozenset[int], policy: MemPolicy, local: int, page: int = 0
+) -> tuple[int, ...]:
+    """The same from the zone lists and the nodes that the task may use."""
 
     def falling_back(start: int) -> list[int]:
         return [nid for nid in lists.get(start, tuple(sorted(allowed))) if nid in allowed]
@@ -337,6 +350,14 @@ def reachable(machine: Machine, task: Task, policy: MemPolicy) -> frozenset[int]
     """
     allowed = mems_allowed(machine, task)
     return (policy.nodes & allowed) or allowed if policy.mode is Mode.BIND else allowed
+
+
+def local_node(machine: Machine, task: Task) -> int:
+    """The node that a task is taken to run on: that of the first online CPU that it may use."""
+    cpus = machine.cpus_online if task.cpus is None else (task.cpus & machine.cpus_online) or machine.cpus_online
+    if not cpus:
+        return min(nodes.online_nodes(machine))
+    return machine.cpus[min(cpus)].node
 
 
 def policy_at(task: Task, address: int) -> MemPolicy:

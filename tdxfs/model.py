@@ -426,13 +426,21 @@ class Task:
     """A process or thread of the emulated machine whose policy calls it answers."""
 
     pid: int
-    """As the mount's own pid namespace numbers it."""
+    """As the mount's own pid namespace numbers it; a thread's is its tid."""
     name: str = ""
+    leader: int = 0
+    """The process that a thread belongs to; 0: it is a process."""
     policy: MemPolicy = MemPolicy()
     mappings: RunMap[MemPolicy] = RunMap()
     """Address -> policy of the mappings that have their own (mbind)."""
+    moved: RunMap[int] = RunMap()
+    """Address -> node of the pages that were moved (move_pages, migrate_pages)."""
     mems_allowed: frozenset[int] | None = None
     """None: every node with memory."""
+    cpus: frozenset[int] | None = None
+    """CPUs that it may run on (sched_setaffinity); None: every CPU online."""
+    resident: Mapping[int, int] = Factory(dict)
+    """Node -> anonymous pages, when somebody last looked."""
 
 
 @frozen
@@ -503,6 +511,8 @@ class Machine:
     """How many changes made it since it booted."""
     tasks: Map[int, Task] = Map()
     """Pid -> task, for those that run on the machine (``tdxfs run``)."""
+    allocated: Map[tuple[int, str], int] = Map()
+    """Node and name of a numastat counter -> pages that tasks added to it."""
     default_mems: frozenset[int] | None = None
     """Nodes that tasks may allocate from unless told otherwise; None: all that have memory."""
 

@@ -193,6 +193,8 @@ class Server(fuse.FUSE):  # type: ignore[misc]
 
     def read(self, path: bytes, buf: Any, size: int, offset: int, fip: Any) -> int:
         handle = self.handles[fip.contents.fh]
+        if handle.file.sampled and (offset == 0 or handle.data is None):
+            self.tree.sample()
         if handle.generation != self.tree.generation and not self._renew(handle, path):
             return -errno.ENODEV
         data = handle.data

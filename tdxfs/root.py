@@ -26,6 +26,7 @@ from tdxfs.sysfs import (
     module,
     node,
     pci,
+    tasks,
     tdx_host,
 )
 from tdxfs.sysfs.attribute import ALL_TIERS, Directory, DirectoryClass, Entry, Tier
@@ -44,6 +45,7 @@ FIXED: tuple[DirectoryClass, ...] = (
     *node.DIRECTORIES,
     *pci.DIRECTORIES,
     *procfs.DIRECTORIES,
+    *tasks.DIRECTORIES,
     *tdx_host.DIRECTORIES,
 )
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from attrs import evolve, frozen
 
+from tdxfs import processes
 from tdxfs.errors import AccessDenied, NoDevice, NoEntry, NotADirectory, Refusal
 from tdxfs.model import PAGE_SIZE, Machine
 from tdxfs.sysfs.attribute import ALL_TIERS, Directory, Entry, File, Link, Tier
@@ -132,6 +133,13 @@ class Tree:
             self._machine = evolve(machine, generation=self._machine.generation + 1)
             self.generation += 1
 
+    def sample(self) -> bool:
+        """Look at the memory that running tasks hold; whether the machine is another one now."""
+        before = self.generation
+        if self._machine.tasks:
+            self.apply(processes.look)
+        return self.generation != before
+
     def write(self, path: str, data: bytes) -> int:
         """
         One write(2) of `data` to a file: one store, of a page at most. How many bytes it took; NoDevice if the
@@ -216,6 +224,8 @@ class Tree:
     def read(self, path: str) -> bytes:
         """The content of a file as one open and reads to the end give it."""
         _, entry = self.follow(path)
+        if isinstance(entry, File) and entry.sampled and self.sample():
+            _, entry = self.follow(path)
         if not isinstance(entry, File):
             raise IsADirectoryError(path)
         return content(entry)
@@ -232,5 +242,7 @@ class Tree:
 
 def content(file: File) -> bytes:
     """One fresh show of `file`, cut as sysfs cuts it: PAGE_SIZE - 1 of a text attribute."""
+    if file.sources:
+        return file.edit(*map(processes.read, file.sources)).encode("utf-8", "surrogateescape")
     data = file.show()
     return data[: PAGE_SIZE - 1] if file.size == PAGE_SIZE and len(data) >= PAGE_SIZE else data

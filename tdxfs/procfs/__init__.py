@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Collection
 from typing import Any
 
 from tdxfs.procfs.cpuinfo import cpuinfo
 from tdxfs.procfs.iomem import iomem
 from tdxfs.procfs.meminfo import meminfo
+from tdxfs.procfs.task import PidDir
 from tdxfs.procfs.zoneinfo import zoneinfo
-from tdxfs.sysfs.attribute import Directory, ro
+from tdxfs.sysfs.attribute import Directory, directories, ro
 from tdxfs.sysfs.codec import LINE, TEXT
+from tdxfs.tasks import processes
 
 
 class ProcRoot(Directory[Any]):
@@ -34,7 +37,7 @@ class ProcRoot(Directory[Any]):
         """The physical address map."""
         return iomem(self.machine)
 
-    @ro(TEXT, size=0)
+    @ro(TEXT, size=0, sampled=True)
     def meminfo(self) -> str:
         """Memory by use, kB."""
         return meminfo(self.machine)
@@ -43,6 +46,11 @@ class ProcRoot(Directory[Any]):
     def zoneinfo(self) -> str:
         """Memory by zone, pages."""
         return zoneinfo(self.machine)
+
+    @directories("<pid>", PidDir)
+    def processes(self) -> Collection[int]:
+        """One per process that runs on the machine."""
+        return processes(self.machine)
 
 
 DIRECTORIES = (ProcRoot,)

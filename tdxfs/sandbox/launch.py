@@ -12,16 +12,20 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from tdxfs.errors import UserError
-from tdxfs.sandbox import linux, overlay
+from tdxfs.sandbox import linux, overlay, seccomp
+from tdxfs.sandbox.calls import CPU, NUMA
+from tdxfs.sandbox.supervisor import Supervisor, calls_of
 from tdxfs.tree import Tree
 
 STAGE = "/sys/fs/fuse/connections"
 """An empty directory of every system that has FUSE; what is mounted there is hidden again."""
+KEPT_CPUS = ("/proc/cpuinfo",)
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 _FORWARDED = frozenset(
     {
@@ -37,12 +41,13 @@ def run(
     command: Sequence[str],
     *,
     isolated: bool = False,
-    keep: Collection[str] = (),
+    host_cpus: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> int:
     """
     Run `command` on a machine of its own, or on the one mounted at a path, and wait for it: its exit status, or
-    minus the signal that killed it. UserError if the system does not allow it.
+    minus the signal that killed it. `isolated` hides the rest of the real /sys and /dev; with `host_cpus` the CPUs
+    are the real ones, which the machine must have as well. UserError if the system does not allow it.
     """
     environment = dict(os.environ if environment is None else environment)
     server = None
@@ -56,12 +61,12 @@ def run(
                 where = os.path.abspath(machine)
             root = os.open(where, os.O_PATH | os.O_DIRECTORY)
             processes = linux.clone_tree("/proc")
-            overlay.lay(f"/proc/self/fd/{root}", isolated=isolated, keep=keep)
+            overlay.lay(f"/proc/self/fd/{root}", isolated=isolated, keep=KEPT_CPUS if host_cpus else ())
             if server is not None and not isolated:
                 linux.mount("tdxfs", STAGE, "tmpfs", linux.MS_RDONLY)
         except OSError as error:
             raise UserError(f"run: {error.filename}: {error.strerror}") from error
-        return _start_and_wait(root, processes, command, environment)
+        return _start_and_wait(root, processes, command, environment, NUMA if host_cpus else (*NUMA, *CPU))
     finally:
         if server is not None:
             os.kill(server, signal.SIGTERM)
@@ -78,7 +83,9 @@ def _serve(tree: Tree) -> tuple[int, str]:
     return run_background(tree, Path(where), before=lambda: linux.die_with_parent(launcher)), where
 
 
-def _start_and_wait(root: int, processes: int, command: Sequence[str], environment: Mapping[str, str]) -> int:
+def _start_and_wait(
+    root: int, proc: int, command: Sequence[str], environment: Mapping[str, str], answered: Collection[str]
+) -> int:
     program = shutil.which(command[0], path=environment.get("PATH")) or command[0]
     signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED | {signal.SIGCHLD})
     ours, theirs = socket.socketpair()
@@ -88,13 +95,24 @@ def _start_and_wait(root: int, processes: int, command: Sequence[str], environme
     pid = os.fork()
     if pid == 0:
         ours.close()
-        _become(program, command, environment, launcher, theirs)
+        _become(program, command, environment, answered, launcher, theirs)
     theirs.close()
+    message, listeners, _, _ = socket.recv_fds(ours, 4096, 1)
+    if not listeners:
+        os.waitpid(pid, 0)
+        raise UserError(message.decode() or "run: the command's process died")
+    supervisor = Supervisor(listeners[0], root, proc, answered)
+    threading.Thread(target=supervisor.serve, daemon=True).start()
     return _wait(pid)
 
 
 def _become(
-    program: str, command: Sequence[str], environment: Mapping[str, str], launcher: int, control: socket.socket
+    program: str,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    answered: Collection[str],
+    launcher: int,
+    control: socket.socket,
 ) -> NoReturn:
     status = NOT_FOUND
     try:
@@ -102,7 +120,12 @@ def _become(
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED | {signal.SIGCHLD})
         for number in (signal.SIGPIPE, signal.SIGINT):  # as Python found them, not as it left them
             signal.signal(number, signal.SIG_DFL)
+        listener = seccomp.install(calls_of(answered))
+        socket.send_fds(control, [b"ready"], [listener])
+        os.close(listener)
         os.execve(program, list(command), environment)
+    except UserError as error:
+        control.send(str(error).encode())
     except OSError as error:
         print(f"tdxfs: {command[0]}: {error.strerror}", file=sys.stderr, flush=True)
         status = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE

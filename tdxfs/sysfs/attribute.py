@@ -53,11 +53,11 @@ from tdxfs.errors import NotPermitted, Refusal
 from tdxfs.model import PAGE_SIZE, Machine, kernel_at_least
 from tdxfs.sysfs.codec import Codec
 
+UNSET: Any = None
+"""Default of what every declaration is given."""
 K = TypeVar("K")
 V = TypeVar("V")
 D = TypeVar("D", bound="Directory[Any]")
-UNSET: Any = None
-"""Default of what every declaration is given."""
 DirectoryClass: TypeAlias = "type[Directory[Any]]"
 
 
@@ -99,6 +99,12 @@ class File:
     """One write(2): the machine that it makes; raises Refusal when the kernel would."""
     reader: Reader = Reader.TEXT
     rdev: int = 0
+    sampled: bool = False
+    """Whether it speaks of what running tasks hold: they are looked at before it is shown."""
+    sources: tuple[str, ...] = ()
+    """Files of the running system that `edit` changes into what it shows; none: `show` makes it."""
+    edit: Callable[..., str] = UNSET
+    """Their texts -> its own."""
     nlink: ClassVar[int] = 1
 
 
@@ -159,6 +165,7 @@ class Attribute(_Declared, Generic[D, V]):
     """The format of what is written, where it is not that of what is read."""
     is_visible: Callable[[D], bool] | None = None
     dynamic_mode: Callable[[D], int] | None = None
+    sampled: bool = False
 
     def __get__(self, directory: D | None, owner: Any) -> Any:
         return self if directory is None else self.show_value(directory)
@@ -193,7 +200,7 @@ class Attribute(_Declared, Generic[D, V]):
                 return _no_store(data)
             return self.store_value(directory, (self.takes or self.codec).parse(data))
 
-        return File(self.type | mode, size, show, store, self.reader, rdev)
+        return File(self.type | mode, size, show, store, self.reader, rdev, self.sampled)
 
 
 def _no_store(data: bytes) -> Machine:
@@ -202,6 +209,25 @@ def _no_store(data: bytes) -> Machine:
 
 def _no_show(directory: Any) -> Any:
     raise NotPermitted("write-only")
+
+
+@define(eq=False)
+class Edited(_Declared, Generic[D]):
+    """A file that the running system has, shown as the emulated machine would show it."""
+
+    templates: tuple[str, ...] = ()
+    """Paths of the files it is made of, ``{}`` for the directory's key."""
+    edit: Callable[..., str] = UNSET
+    mode: int = 0o444
+    type: ClassVar[int] = stat.S_IFREG
+
+    def entry(self, directory: D) -> File:
+        sources = tuple(template.format(directory.key) for template in self.templates)
+
+        def edit(*texts: str) -> str:
+            return self.edit(directory, *texts)
+
+        return File(self.type | self.mode, 0, _no_content, _no_store, sources=sources, edit=edit)
 
 
 @define(eq=False)
@@ -359,7 +385,7 @@ class Directory(Generic[K]):
     SHARED: ClassVar[bool] = False
     """Whether a running system has entries in it that the model knows nothing of (`tdxfs run` shows both)."""
     MODE: ClassVar[int] = stat.S_IFDIR | 0o755
-    DECLARED: ClassVar[dict[str, Attribute[Any, Any] | LinkTo[Any] | Subdirectory[Any]]] = {}
+    DECLARED: ClassVar[dict[str, Attribute[Any, Any] | Edited[Any] | LinkTo[Any] | Subdirectory[Any]]] = {}
     FAMILIES: ClassVar[tuple[Directories[Any] | Links[Any] | Files[Any] | CharDevices[Any], ...]] = ()
 
     def __init__(self, path: str, machine: Machine, key: K) -> None:
@@ -434,13 +460,17 @@ def ro(
     tier: Tier = Tier.KERNEL,
     since: str = "",
     until: str = "",
+    sampled: bool = False,
 ) -> Callable[[Callable[[D], V]], Attribute[D, V]]:
-    """A file that is shown, 0444 unless `mode` says otherwise; the function returns its value."""
+    """
+    A file that is shown, 0444 unless `mode` says otherwise; the function returns its value. Before a `sampled` one
+    is shown, the machine learns how much memory its tasks hold.
+    """
 
     def declare(show: Callable[[D], V]) -> Attribute[D, V]:
         return Attribute(
             name=name, doc=_doc(show), tier=tier, since=since, until=until,
-            codec=codec, mode=mode, size=size, reader=reader, show_value=show,
+            codec=codec, mode=mode, size=size, reader=reader, show_value=show, sampled=sampled,
         )  # fmt: skip
 
     return declare
@@ -468,6 +498,15 @@ def rw(
 def wo(codec: Codec[V], doc: str, *, since: str = "", until: str = "") -> Attribute[Any, V]:
     """A file that can only be written: 0200."""
     return Attribute(doc=doc, since=since, until=until, codec=codec, mode=0o200, show_value=_no_show)
+
+
+def edited(*templates: str, mode: int = 0o444) -> Callable[[Callable[..., str]], Edited[Any]]:
+    """A file made from those of the running system at `templates`; the function gets their texts."""
+
+    def declare(edit: Callable[..., str]) -> Edited[Any]:
+        return Edited(doc=_doc(edit), templates=templates, edit=edit, mode=mode)
+
+    return declare
 
 
 def link(target: Callable[[D], str | None]) -> LinkTo[D]:

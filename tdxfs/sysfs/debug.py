@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tdxfs.kmsg import format_dmesg
+from tdxfs.mempolicy import zonelists
 from tdxfs.sysfs.attribute import Directory, Tier, ro
 from tdxfs.sysfs.codec import LINE, TEXT, WORD
 
@@ -29,6 +30,11 @@ class TdxfsDir(Directory[Any]):
     def kernel(self) -> str:
         """The kernel that is emulated."""
         return self.machine.topology.kernel
+
+    @ro(TEXT, size=0)
+    def zonelists(self) -> str:
+        """One line per online node: in which order its allocations try the nodes with memory."""
+        return "".join(f"{nid}: {' '.join(map(str, order))}\n" for nid, order in zonelists(self.machine).items())
 
 
 DIRECTORIES = (TdxfsDir,)

@@ -131,17 +131,17 @@ class NodeDir(DeviceDir[int]):
         """Online CPUs of the node as a range list."""
         return self._cpus()
 
-    @ro(NODE_MEMINFO)
+    @ro(NODE_MEMINFO, sampled=True)
     def meminfo(self) -> tuple[int, str, Mapping[str, int]]:
         """Memory of the node by use, kB; huge pages in pages."""
         return self.key, self.machine.topology.kernel, counters.meminfo(self.machine, self.key)
 
-    @ro(STAT)
+    @ro(STAT, sampled=True)
     def numastat(self) -> Mapping[str, int]:
         """Allocation events of the node, pages."""
         return counters.numastat(self.machine, self.key)
 
-    @ro(STAT)
+    @ro(STAT, sampled=True)
     def vmstat(self) -> Mapping[str, int]:
         """Zone, event and node counters, pages or events."""
         return counters.vmstat(self.machine, self.key)

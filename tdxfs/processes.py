@@ -1,0 +1,29 @@
+"""Looking at the processes of the running system: the only place where the emulated machine reads real files."""
+
+from __future__ import annotations
+
+from tdxfs.model import Machine
+from tdxfs.procfs.task import held
+from tdxfs.tasks import account, processes
+
+
+def read(path: str) -> str:
+    """The text of a file below /proc; OSError if the process is gone or somebody else's."""
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
+
+
+def look(machine: Machine) -> Machine:
+    """
+    The machine after a look at the memory that each of its processes holds. Reads two files per process, and the
+    kernel walks its page tables for one of them; a process that is gone holds nothing.
+    """
+    found: dict[int, dict[int, int]] = {}
+    for pid in processes(machine):
+        try:
+            maps, numa_maps = read(f"/proc/{pid}/maps"), read(f"/proc/{pid}/numa_maps")
+        except OSError:
+            found[pid] = {}
+            continue
+        found[pid] = held(machine, machine.tasks[pid], numa_maps, maps)
+    return account(machine, found)

@@ -1,0 +1,141 @@
+"""``/proc/PID``: what the running system says of a process, with the emulated nodes and CPUs; compare fs/proc."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+
+from tdxfs import counters, nodes
+from tdxfs.idlist import format_list
+from tdxfs.mempolicy import MAX_NUMNODES, format_policy, local_node, mems_allowed, place, policy_at
+from tdxfs.model import PAGE_SIZE, Machine, Task
+from tdxfs.sysfs.attribute import Directory, edited
+from tdxfs.sysfs.codec import MASK, Mask
+from tdxfs.sysfs.cpu_topology import mask_width
+
+_LINE = re.compile(
+    r"(?P<start>[0-9a-f]+) (?:prefer \(many\)|weighted interleave|[a-z]+)(?:=\S*)?(?::\S*)?(?P<rest>(?: .*)?)"
+)
+_PAGES = ("anon", "dirty", "mapped", "active")
+
+
+def status(machine: Machine, task: Task, real: str) -> str:
+    """``/proc/PID/status`` with the CPUs and nodes that the task may use on the machine."""
+    cpus = machine.cpus_online if task.cpus is None else task.cpus
+    mems = mems_allowed(machine, task)
+    changed = {
+        "Cpus_allowed": MASK.emit(Mask(cpus, mask_width(machine))),
+        "Cpus_allowed_list": format_list(cpus),
+        "Mems_allowed": MASK.emit(Mask(mems, MAX_NUMNODES)),
+        "Mems_allowed_list": format_list(mems),
+    }
+    lines = []
+    for line in real.splitlines():
+        key = line.partition(":")[0]
+        lines.append(f"{key}:\t{changed[key]}" if key in changed else line)
+    return "\n".join(lines) + "\n"
+
+
+def numa_maps(machine: Machine, task: Task, real: str, maps: str) -> str:
+    """
+    ``/proc/PID/numa_maps`` with the policies of the machine and its nodes. A mapping that has several policies here
+    and is one to the running system is shown as several, its pages counted to the first ones.
+    """
+    free = free_pages(machine, task)
+    lines = []
+    for start, policy, rest, pages in _mappings(machine, task, real, maps):
+        counts = " ".join(f"N{nid}={n}" for nid, n in sorted(_nodes(machine, task, start, pages, free).items()))
+        words = [f"{start:08x}", policy, *rest]
+        if counts:
+            words.insert(-1, counts)
+        lines.append(" ".join(words))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def held(machine: Machine, task: Task, real: str, maps: str) -> dict[int, int]:
+    """Node -> the 4 KiB pages of anonymous memory that the process holds there."""
+    free = free_pages(machine, task)
+    found: dict[int, int] = {}
+    for start, _, rest, pages in _mappings(machine, task, real, maps):
+        if any(word.startswith("anon=") for word in rest):
+            size = next((int(word[18:]) for word in rest if word.startswith("kernelpagesize_kB=")), 4)
+            for nid, count in _nodes(machine, task, start, pages * (size * 1024 // PAGE_SIZE), free).items():
+                found[nid] = found.get(nid, 0) + count
+    return found
+
+
+def free_pages(machine: Machine, task: Task) -> dict[int, int]:
+    """Node -> pages that are free or the task's own."""
+    return {
+        nid: counters.free_kib(machine, nid) * 1024 // PAGE_SIZE
+        - counters.held_pages(machine, nid)
+        + task.resident.get(nid, 0)
+        for nid in nodes.has_memory(machine)
+    }
+
+
+def _nodes(machine: Machine, task: Task, start: int, pages: int, free: dict[int, int]) -> dict[int, int]:
+    if not pages:
+        return {}
+    moved = task.moved.get(start)
+    if moved is not None:
+        return {moved: pages}
+    policy = policy_at(task, start)
+    return place(machine, task, policy, local_node(machine, task), pages, lambda nid: free.get(nid, 0))
+
+
+def _mappings(machine: Machine, task: Task, real: str, maps: str) -> Iterator[tuple[int, str, list[str], int]]:
+    # start, policy, what follows it, pages: one per mapping and policy in it
+    ends = {int(at, 16): int(end, 16) for at, end in (line.split()[0].split("-") for line in maps.splitlines())}
+    for line in real.splitlines():
+        match = _LINE.fullmatch(line)
+        if match is None:
+            continue
+        start, rest = int(match["start"], 16), match["rest"].split(" ")[1:]
+        pages = sum(int(word.partition("=")[2]) for word in rest if re.match(r"N\d+=", word))
+        rest = [word for word in rest if not re.match(r"N\d+=", word)]
+        parts = _parts(task, start, ends.get(start, start + PAGE_SIZE))
+        for at, end in parts:
+            here = min(pages, (end - at) // PAGE_SIZE) if end != parts[-1][1] else pages
+            pages -= here
+            mine = rest if len(parts) == 1 else [*_counted(rest, here)]
+            yield at, format_policy(policy_at(task, at)), mine, here
+
+
+def _parts(task: Task, start: int, end: int) -> list[tuple[int, int]]:
+    cuts = {start, end}
+    for runs in (task.mappings, task.moved):
+        for low, high, _ in runs.within(start, end):
+            cuts |= {low, high}
+    edges = sorted(cuts)
+    return list(itertools.pairwise(edges))
+
+
+def _counted(rest: list[str], pages: int) -> Iterator[str]:
+    for word in rest:
+        key, equals, _ = word.partition("=")
+        if not equals or key not in _PAGES:
+            yield word
+        elif pages:
+            yield f"{key}={pages}"
+
+
+class PidDir(Directory[int]):
+    """A process that runs on the machine."""
+
+    WHAT = "/proc/<pid>"
+
+    @property
+    def task(self) -> Task:
+        return self.machine.tasks[self.key]
+
+    @edited("/proc/{}/status")
+    def status(self, real: str) -> str:
+        """The running system's, with the CPUs and nodes that the process may use."""
+        return status(self.machine, self.task, real)
+
+    @edited("/proc/{}/numa_maps", "/proc/{}/maps")
+    def numa_maps(self, real: str, maps: str) -> str:
+        """The running system's, with the policies of the machine and pages on its nodes."""
+        return numa_maps(self.machine, self.task, real, maps)

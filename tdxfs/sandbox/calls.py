@@ -1,0 +1,236 @@
+"""What each supervised system call does: its arguments to the rules of `mempolicy`, its result to the caller."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Callable
+
+from immutables import Map
+
+from tdxfs import mempolicy, tasks
+from tdxfs.errors import BadAddress, InvalidValue, NoProcess
+from tdxfs.model import PAGE_SIZE, MemPolicy, Mode, Task
+from tdxfs.ranges import Range, align_up
+from tdxfs.sandbox.kernel import Kernel
+from tdxfs.sandbox.memory import Processes
+
+INT = 1 << 32
+Handler = Callable[..., "int | None"]
+
+
+def signed(value: int) -> int:
+    """An int argument, which stands in the low half of a register."""
+    value %= INT
+    return value - INT if value >= INT // 2 else value
+
+
+class Calls:
+    """The calls of the processes of one run. A handler returns what the call returns, or raises its Refusal."""
+
+    def __init__(self, kernel: Kernel, processes: Processes) -> None:
+        self.kernel = kernel
+        self.processes = processes
+        self.tasks: Map[int, Task] = Map()
+        self.leaders: dict[int, int] = {}
+        """Thread -> its process."""
+
+    # --- what is known of the callers ------------------------------------------------
+
+    def tell(self, line: str) -> None:
+        """Change a task, here and in the machine; OSError if the machine refuses."""
+        self.kernel.tell(line)
+        self.tasks = tasks.change(self.tasks, line)
+
+    def leader(self, tid: int) -> int:
+        """The process of a thread; NoProcess."""
+        if tid not in self.leaders:
+            self.leaders[tid] = int(self.processes.field(tid, "Tgid"))
+        return self.leaders[tid]
+
+    def task(self, tid: int) -> Task:
+        """A thread as the machine has it."""
+        return tasks.thread(self.tasks, tid, self.leader(tid))
+
+    def began(self, tid: int) -> None:
+        """A thread began: it has what its process has now."""
+        pid = self.leader(tid)
+        if tid != pid:
+            self.tasks = self.tasks.delete(tid) if tid in self.tasks else self.tasks
+            self.tasks = self.tasks.set(tid, tasks.thread(self.tasks, tid, pid))
+
+    def allowed(self, tid: int) -> frozenset[int]:
+        """The nodes with memory that a thread may use."""
+        limit = self.task(tid).mems_allowed
+        memory = self.kernel.memory
+        return memory if limit is None else memory & limit
+
+    def nodes(self, tid: int, pointer: int, maxnode: int) -> frozenset[int]:
+        """The nodes of a mask in a thread's memory."""
+        size = mempolicy.mask_size(maxnode, pointer == 0)
+        return mempolicy.decode_mask(maxnode, self.processes.read(tid, pointer, size))
+
+    def page_node(self, task: Task, address: int, policy: MemPolicy) -> int:
+        """The node of the page at an address."""
+        moved = task.moved.get(address)
+        if moved is not None:
+            return moved
+        cpus = (self.kernel.cpus if task.cpus is None else task.cpus) or {0}
+        local = self.kernel.node_of_cpu(min(cpus))
+        lists = self.kernel.zonelists()
+        return mempolicy.tries(lists, self.kernel.memory, policy, local, address // PAGE_SIZE)[0]
+
+    # --- NUMA policy -------------------------------------------------------------------
+
+    def set_mempolicy(self, tid: int, mode: int, mask: int, maxnode: int, *_: int) -> int:
+        system = self.kernel.states()
+        mempolicy.sanitize(system, mode)
+        policy = mempolicy.make(system, self.allowed(tid), mode, self.nodes(tid, mask, maxnode))
+        if policy != self.task(tid).policy:
+            self.tell(tasks.policy_set(tid, self.leader(tid), policy))
+        return 0
+
+    def mbind(self, tid: int, start: int, length: int, mode: int, mask: int, maxnode: int, flags: int) -> int:
+        system = self.kernel.states()
+        mempolicy.sanitize(system, mode)
+        asked = self.nodes(tid, mask, maxnode)
+        privileged = not flags & mempolicy.MF_MOVE_ALL or self.processes.is_privileged(tid)
+        where, _ = mempolicy.check_mbind(start, length, mode, flags, privileged=privileged)
+        if where is None:
+            return 0
+        policy = mempolicy.make(system, self.allowed(tid), mode, asked)
+        pid = self.leader(tid)
+        mapped = self.processes.mappings(pid)
+        if policy.mode is not Mode.DEFAULT and not mapped.covers(where):
+            raise BadAddress(str(where))
+        if not any(mapped.within(where)):
+            raise BadAddress(str(where))
+        self.tell(tasks.mapping_set(pid, where, policy))
+        return 0
+
+    def get_mempolicy(self, tid: int, mode: int, mask: int, maxnode: int, address: int, flags: int, *_: int) -> int:
+        mempolicy.check_get(flags, address, maxnode, self.kernel.nr_node_ids, mask=mask != 0)
+        task = self.task(tid)
+        policy, word = task.policy, 0
+        if flags & mempolicy.F_MEMS_ALLOWED:
+            shown = self.allowed(tid)
+        else:
+            if flags & mempolicy.F_ADDR:
+                policy = self._policy_at(tid, address)
+            if not flags & mempolicy.F_NODE:
+                word = mempolicy.mode_word(policy)
+            elif flags & mempolicy.F_ADDR:
+                self.processes.read(tid, address, 1)
+                word = self.page_node(self.task(self.leader(tid)), address, self._in_force(tid, policy))
+            else:
+                word = mempolicy.next_node(policy)
+            shown = mempolicy.shown_nodes(policy)
+        if mode:
+            self.processes.write(tid, mode, struct.pack("=i", word))
+        if mask:
+            self.processes.write(tid, mask, mempolicy.encode_mask(maxnode, shown, self.kernel.nr_node_ids))
+        return 0
+
+    def _policy_at(self, tid: int, address: int) -> MemPolicy:
+        # the mapping's own or none: what the task's is does not matter here
+        pid = self.leader(tid)
+        if address not in self.processes.mappings(pid):
+            raise BadAddress(hex(address))
+        return self.task(pid).mappings.get(address) or mempolicy.DEFAULT
+
+    def _in_force(self, tid: int, policy: MemPolicy) -> MemPolicy:
+        return self.task(tid).policy if policy.mode is Mode.DEFAULT else policy
+
+    def set_mempolicy_home_node(self, tid: int, start: int, length: int, home: int, flags: int, *_: int) -> int:
+        where = mempolicy.home_range(start, length)
+        system = self.kernel.states()
+        mempolicy.set_home(system, (MemPolicy(Mode.BIND),), home, flags)  # what does not depend on the range
+        if where is None:
+            return 0
+        pid = self.leader(tid)
+        runs = list(self.task(pid).mappings.within(where.start, where.end))
+        changed = mempolicy.set_home(system, [run[2] for run in runs], home, flags)
+        for (low, high, _old), policy in zip(runs, changed, strict=True):
+            self.tell(tasks.mapping_set(pid, Range(low, high), policy or mempolicy.DEFAULT))
+        return 0
+
+    # --- moving pages ------------------------------------------------------------------
+
+    def _target(self, tid: int, pid: int) -> int:
+        if signed(pid) == 0:
+            return self.leader(tid)
+        if signed(pid) < 0:
+            raise NoProcess(str(signed(pid)))
+        return self.leader(signed(pid))
+
+    def migrate_pages(self, tid: int, pid: int, maxnode: int, old: int, new: int, *_: int) -> int:
+        away, to = self.nodes(tid, old, maxnode), self.nodes(tid, new, maxnode)
+        target = self._target(tid, pid)
+        mempolicy.check_migrate(self.allowed(target), to, privileged=self.processes.is_privileged(tid))
+        to &= self.allowed(target)
+        task = self.task(target)
+        turns = dict(zip(sorted(away), sorted(to) * (len(away) // len(to) + 1), strict=False))
+        for part in self.processes.mappings(target):
+            node = self.page_node(task, part.start, mempolicy.policy_at(task, part.start))
+            if turns.get(node, node) != node:
+                self.tell(tasks.pages_moved(target, part, turns[node]))
+        return 0
+
+    def move_pages(self, tid: int, pid: int, count: int, pages: int, nodes: int, status: int, flags: int) -> int:
+        if flags & ~(mempolicy.MF_MOVE | mempolicy.MF_MOVE_ALL):
+            raise InvalidValue("unknown flags")
+        mempolicy.check_mbind(0, 0, 1, flags, privileged=self.processes.is_privileged(tid))
+        target = self._target(tid, pid)
+        system, allowed, mapped = self.kernel.states(), self.allowed(target), self.processes.mappings(target)
+        addresses = struct.unpack(f"={count}Q", self.processes.read(tid, pages, 8 * count))
+        wanted = struct.unpack(f"={count}i", self.processes.read(tid, nodes, 4 * count)) if nodes else None
+        for index, address in enumerate(addresses):
+            where = None if wanted is None else wanted[index]
+            if where is not None:
+                mempolicy.check_move(system, allowed, where)
+            found = self._move(target, address, where, address in mapped)
+            self.processes.write(tid, status + 4 * index, struct.pack("=i", found))
+        return 0
+
+    def _move(self, pid: int, address: int, node: int | None, mapped: bool) -> int:
+        if not mapped:
+            return -errno.EFAULT
+        if not self.processes.is_resident(pid, address):
+            return -errno.ENOENT
+        task = self.task(pid)
+        now = self.page_node(task, address, mempolicy.policy_at(task, address))
+        if node is None or node == now:
+            return now
+        start = address // PAGE_SIZE * PAGE_SIZE
+        self.tell(tasks.pages_moved(pid, Range(start, start + PAGE_SIZE), node))
+        return node
+
+    # --- CPUs --------------------------------------------------------------------------
+
+    def _thread(self, tid: int, pid: int) -> int:
+        if signed(pid) < 0:
+            raise InvalidValue("a negative pid") if signed(pid) != -1 else NoProcess("-1")
+        return signed(pid) or tid
+
+    def sched_getaffinity(self, tid: int, pid: int, size: int, mask: int, *_: int) -> int:
+        size %= INT
+        if size * 8 < self.kernel.nr_cpu_ids or size % 8:
+            raise InvalidValue("the mask is too short for the possible CPUs")
+        cpus = self.task(self._thread(tid, pid)).cpus
+        online = self.kernel.cpus
+        value = sum(1 << cpu for cpu in (online if cpus is None else cpus & online))
+        length = min(size, align_up(self.kernel.nr_cpu_ids, 64) // 8)
+        self.processes.write(tid, mask, value.to_bytes(length, "little"))
+        return length
+
+    def sched_setaffinity(self, tid: int, pid: int, size: int, mask: int, *_: int) -> int:
+        target = self._thread(tid, pid)
+        length = min(size % INT, align_up(self.kernel.nr_cpu_ids, 64) // 8)
+        cpus = mempolicy.affinity(self.processes.read(tid, mask, length), self.kernel.cpus)
+        self.tell(tasks.affinity_set(target, self.leader(target), cpus))
+        return 0
+
+
+NUMA = ("set_mempolicy", "mbind", "get_mempolicy", "migrate_pages", "move_pages", "set_mempolicy_home_node")
+CPU = ("sched_getaffinity", "sched_setaffinity")
+"""The calls that are answered, by what they are about."""

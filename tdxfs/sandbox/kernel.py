@@ -1,0 +1,78 @@
+"""The emulated kernel as a supervisor sees it: the files of the mount that it answers from.
+
+Files that are read again and again are kept open: a read at offset 0 shows them anew.
+"""
+
+from __future__ import annotations
+
+import os
+
+from tdxfs.idlist import parse_list
+from tdxfs.mempolicy import States
+from tdxfs.model import KERNELS
+
+NODES, CPUS, DEBUG = "sys/devices/system/node", "sys/devices/system/cpu", "sys/kernel/debug/tdxfs"
+_LONGEST = 1 << 16
+
+
+class Kernel:
+    """A mounted machine, by a descriptor of its root."""
+
+    def __init__(self, root: int) -> None:
+        self.root = root
+        self._open: dict[str, int] = {}
+        try:
+            self.release = self.read(f"{DEBUG}/kernel").strip()
+        except FileNotFoundError:  # --abi kernel
+            self.release = KERNELS[-1]
+        self.nr_node_ids = max(self._list(f"{NODES}/possible")) + 1
+        self.nr_cpu_ids = max(self._list(f"{CPUS}/possible"), default=0) + 1
+
+    def read(self, path: str) -> str:
+        """A file below the root, whole; OSError."""
+        if path not in self._open:
+            self._open[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.root)
+        return os.pread(self._open[path], _LONGEST, 0).decode()
+
+    def _list(self, path: str) -> frozenset[int]:
+        return parse_list(self.read(path))
+
+    @property
+    def memory(self) -> frozenset[int]:
+        """Nodes with memory online."""
+        return self._list(f"{NODES}/has_memory")
+
+    @property
+    def cpus(self) -> frozenset[int]:
+        """CPUs online."""
+        return self._list(f"{CPUS}/online")
+
+    def states(self) -> States:
+        """The nodes as the rules see them."""
+        return States(self.memory, self._list(f"{NODES}/online"), self.nr_node_ids, self.release)
+
+    def zonelists(self) -> dict[int, tuple[int, ...]]:
+        """Online node -> nodes with memory in the order of its allocations; that of their numbers if nobody says."""
+        try:
+            text = self.read(f"{DEBUG}/zonelists")
+        except FileNotFoundError:
+            return {}
+        rows = (line.partition(":") for line in text.splitlines())
+        return {int(nid): tuple(map(int, order.split())) for nid, _, order in rows}
+
+    def node_of_cpu(self, cpu: int) -> int:
+        """The node of a CPU."""
+        for name in os.listdir(f"/proc/self/fd/{self.root}/{CPUS}/cpu{cpu}"):
+            if name.startswith("node") and name[4:].isdecimal():
+                return int(name[4:])
+        return 0
+
+    def tell(self, line: str) -> None:
+        """Tell the machine how a task changed; OSError with the errno of what it refuses."""
+        path = f"{DEBUG}/tasks/control"
+        if path not in self._open:
+            try:
+                self._open[path] = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.root)
+            except FileNotFoundError:  # --abi kernel: it does not want to know
+                return
+        os.write(self._open[path], line.encode("utf-8", "surrogateescape"))

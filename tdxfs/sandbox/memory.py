@@ -1,0 +1,99 @@
+"""The memory and the records of a supervised thread, through a /proc that nothing is mounted over."""
+
+from __future__ import annotations
+
+import os
+import struct
+
+from tdxfs.errors import BadAddress, NoProcess
+from tdxfs.model import PAGE_SIZE
+from tdxfs.ranges import Range, Ranges
+
+CAP_SYS_NICE = 23
+_PRESENT, _SWAPPED = 1 << 63, 1 << 62
+
+
+class Processes:
+    """The running system's processes, by a descriptor of its /proc."""
+
+    def __init__(self, proc: int) -> None:
+        self.proc = proc
+
+    def read_file(self, pid: int, name: str) -> str:
+        """``/proc/PID/NAME``; NoProcess if there is none."""
+        try:
+            handle = os.open(f"{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.proc)
+            with os.fdopen(handle, encoding="utf-8", errors="surrogateescape") as file:
+                return file.read()
+        except (FileNotFoundError, ProcessLookupError):
+            raise NoProcess(f"process {pid}") from None
+
+    def field(self, pid: int, name: str) -> str:
+        """A line of ``/proc/PID/status``."""
+        for line in self.read_file(pid, "status").splitlines():
+            key, _, value = line.partition(":\t")
+            if key == name:
+                return value
+        raise NoProcess(f"process {pid} has no {name}")
+
+    def is_privileged(self, tid: int) -> bool:
+        """Whether a thread has CAP_SYS_NICE."""
+        return bool(int(self.field(tid, "CapEff"), 16) >> CAP_SYS_NICE & 1)
+
+    def mappings(self, pid: int) -> Ranges:
+        """The addresses at which anything is mapped."""
+        lines = self.read_file(pid, "maps").splitlines()
+        return Ranges.of(Range(*(int(edge, 16) for edge in line.split(" ", 1)[0].split("-"))) for line in lines)
+
+    def is_resident(self, pid: int, address: int) -> bool:
+        """Whether there is a page at an address."""
+        try:
+            pagemap = os.open(f"{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.proc)
+        except OSError:
+            raise NoProcess(f"process {pid}") from None
+        try:
+            (entry,) = struct.unpack("=Q", os.pread(pagemap, 8, address // PAGE_SIZE * 8) or bytes(8))
+        finally:
+            os.close(pagemap)
+        return bool(entry & (_PRESENT | _SWAPPED))
+
+    def read(self, tid: int, address: int, size: int) -> bytes:
+        """Bytes of a thread's memory; BadAddress if they are not all there."""
+        if not size:
+            return b""
+        handle = self._memory(tid, os.O_RDONLY)
+        try:
+            data = os.pread(handle, size, address)
+        except (OSError, OverflowError):
+            raise BadAddress(hex(address)) from None
+        finally:
+            os.close(handle)
+        if len(data) != size:
+            raise BadAddress(hex(address))
+        return data
+
+    def write(self, tid: int, address: int, data: bytes) -> None:
+        """Put bytes into a thread's memory; BadAddress if not all can be there."""
+        handle = self._memory(tid, os.O_WRONLY)
+        try:
+            done = os.pwrite(handle, data, address)
+        except (OSError, OverflowError):
+            raise BadAddress(hex(address)) from None
+        finally:
+            os.close(handle)
+        if done != len(data):
+            raise BadAddress(hex(address))
+
+    def _memory(self, tid: int, flags: int) -> int:
+        try:
+            return os.open(f"{tid}/mem", flags | os.O_CLOEXEC, dir_fd=self.proc)
+        except OSError:
+            raise NoProcess(f"thread {tid}") from None
+
+    def string(self, tid: int, address: int) -> str:
+        """A C string of at most a page in a thread's memory."""
+        data = b""
+        while len(data) < PAGE_SIZE and b"\0" not in data:
+            here = address + len(data)
+            data += self.read(tid, here, PAGE_SIZE - here % PAGE_SIZE)
+        return data.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")

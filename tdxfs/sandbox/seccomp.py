@@ -1,0 +1,106 @@
+"""The seccomp filter that sends a few system calls to a supervisor, and the descriptor that it reads them from.
+
+Everything else runs at full speed: the filter lets it pass in the kernel. Compare seccomp_unotify(2).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from collections.abc import Iterable
+
+import pyseccomp
+from attrs import frozen
+
+from tdxfs.errors import UserError
+
+CONTINUE = 1
+"""SECCOMP_USER_NOTIF_FLAG_CONTINUE: the kernel answers."""
+
+_RECEIVE, _SEND, _STILL_VALID = 0xC0502100, 0xC0182101, 0x40082102
+_NOTIFICATION = struct.Struct("=QIIiIQ6Q")
+_RESPONSE = struct.Struct("=QqiI")
+_NUMBERS = {"set_mempolicy_home_node": 450}
+"""Calls newer than some libseccomp: their numbers, the same on every architecture."""
+
+
+def number(name: str) -> int:
+    """The number of a system call on this machine."""
+    try:
+        found = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
+    except ValueError:
+        found = -1
+    return found if found >= 0 else _NUMBERS[name]
+
+
+@frozen
+class Call:
+    """A system call that a thread waits in."""
+
+    id: int
+    tid: int
+    number: int
+    args: tuple[int, ...]
+    """All six, unsigned."""
+
+
+def install(calls: Iterable[str]) -> int:
+    """
+    Send these system calls of this process and its children to whoever reads the descriptor returned. UserError if
+    the kernel refuses, as it does below another supervisor.
+    """
+    calls_filter = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
+    calls_filter.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.ALLOW)
+    if os.geteuid() == 0:
+        calls_filter.set_attr(pyseccomp.Attr.CTL_NNP, 0)
+    for name in calls:
+        calls_filter.add_rule(pyseccomp.NOTIFY, number(name))
+    try:
+        calls_filter.load()
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise UserError("run: this is inside another `tdxfs run`, or another seccomp supervisor") from error
+        raise UserError(f"run: the kernel refuses a seccomp supervisor: {error.strerror}") from error
+    listener = pyseccomp._libseccomp.seccomp_notify_fd(calls_filter._filter)
+    if listener < 0:
+        raise UserError("run: the kernel has no seccomp user notification")
+    return int(listener)
+
+
+def receive(listener: int) -> Call | None:
+    """The next call; None if the thread was killed meanwhile."""
+    buffer = bytearray(_NOTIFICATION.size)
+    try:
+        fcntl.ioctl(listener, _RECEIVE, buffer)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EINTR):
+            return None
+        raise
+    id, tid, _, nr, _, _, *args = _NOTIFICATION.unpack(buffer)
+    return Call(id, tid, nr, tuple(args))
+
+
+def is_waiting(listener: int, call: Call) -> bool:
+    """Whether the thread still waits: what was read of it by its number was its own."""
+    try:
+        fcntl.ioctl(listener, _STILL_VALID, struct.pack("=Q", call.id))
+    except OSError:
+        return False
+    return True
+
+
+def answer(listener: int, call: Call, result: int | None) -> None:
+    """Let the call return `result`, an errno if negative; None: let the kernel do it."""
+    if result is None:
+        response = _RESPONSE.pack(call.id, 0, 0, CONTINUE)
+    elif result < 0:
+        response = _RESPONSE.pack(call.id, 0, result, 0)
+    else:
+        response = _RESPONSE.pack(call.id, result, 0, 0)
+    try:
+        fcntl.ioctl(listener, _SEND, bytearray(response))
+    except OSError as error:
+        if error.errno != errno.ENOENT:  # it was killed, or a signal interrupted it
+            raise

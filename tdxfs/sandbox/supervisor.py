@@ -1,0 +1,119 @@
+"""The supervisor of a run: reads the calls that the filter sends, has them answered, and follows the processes.
+
+A process is known from its first call that is seen: the exec of a program, or the one by which libc begins in a
+new process or thread. From then on ``/proc/PID/status`` and ``numa_maps`` are the machine's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import sys
+import traceback
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import PurePosixPath
+
+from tdxfs import tasks
+from tdxfs.sandbox import linux, seccomp
+from tdxfs.sandbox.calls import Calls, Handler
+from tdxfs.sandbox.kernel import Kernel
+from tdxfs.sandbox.memory import Processes
+
+EXEC, BEGIN = "execve", "set_robust_list"
+OVER = ("status", "numa_maps")
+"""Files of every process that are the machine's."""
+
+
+class Supervisor:
+    """Answers the calls in `answered` that come from `listener` until nobody is left to make any."""
+
+    def __init__(self, listener: int, root: int, proc: int, answered: Collection[str]) -> None:
+        self.listener = listener
+        self.root = root
+        self.calls = Calls(Kernel(root), Processes(proc))
+        self.handlers: dict[int, Handler] = {seccomp.number(name): getattr(self.calls, name) for name in answered}
+        self.handlers[seccomp.number(EXEC)] = self._exec
+        self.handlers[seccomp.number(BEGIN)] = self._begin
+        self.processes: dict[int, int] = {}
+        """Pid -> its pidfd."""
+        self.poll = select.epoll()
+        self.poll.register(listener, select.EPOLLIN)
+        self.pids: dict[int, int] = {}
+        """Pidfd -> its process."""
+
+    def serve(self) -> None:
+        """Answer until the last process is gone."""
+        while True:
+            for handle, events in self.poll.poll():
+                if handle in self.pids:
+                    self._gone(handle)
+                elif events & select.EPOLLIN:
+                    self._one()
+                else:
+                    return
+
+    def _one(self) -> None:
+        call = seccomp.receive(self.listener)
+        if call is None:
+            return
+        try:
+            result = self._result(call)
+        except OSError as error:
+            result = -(error.errno or errno.EIO)
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+            result = -errno.EIO
+        seccomp.answer(self.listener, call, result)
+
+    def _result(self, call: seccomp.Call) -> int | None:
+        handler = self.handlers[call.number]
+        if handler not in (self._exec, self._begin):
+            self._follow(call.tid)
+        return handler(call.tid, *call.args)
+
+    # --- processes ---------------------------------------------------------------------
+
+    def _exec(self, tid: int, path: int, *_: int) -> None:
+        name = PurePosixPath(self.calls.processes.string(tid, path)).name[: tasks.NAME_LENGTH]
+        pid = self._follow(tid)
+        task = self.calls.tasks[pid]
+        if task.name != name or task.mappings or task.moved:
+            self.calls.tell(tasks.executed(pid, name))
+
+    def _begin(self, tid: int, *_: int) -> None:
+        self._follow(tid)
+        self.calls.began(tid)
+
+    def _follow(self, tid: int) -> int:
+        """Know the process of a thread, which it returns."""
+        pid = self.calls.leader(tid)
+        if pid in self.processes:
+            return pid
+        pidfd = os.pidfd_open(pid)
+        self.processes[pid], self.pids[pidfd] = pidfd, pid
+        self.poll.register(pidfd, select.EPOLLIN)
+        parent = int(self.calls.processes.field(pid, "PPid"))
+        name = self.calls.processes.read_file(pid, "comm").rstrip("\n")
+        self.calls.tell(tasks.forked(pid, parent, name))
+        for file in OVER:
+            with suppress(FileNotFoundError):  # --abi kernel, or a kernel without NUMA
+                linux.bind(f"/proc/self/fd/{self.root}/proc/{pid}/{file}", f"/proc/{pid}/{file}")
+        return pid
+
+    def _gone(self, pidfd: int) -> None:
+        pid = self.pids.pop(pidfd)
+        del self.processes[pid]
+        self.poll.unregister(pidfd)
+        os.close(pidfd)
+        for tid in [tid for tid, leader in self.calls.leaders.items() if leader == pid]:
+            del self.calls.leaders[tid]
+        with suppress(OSError):  # the server is gone as well
+            self.calls.tell(tasks.exited(pid))
+
+
+def calls_of(answered: Collection[str]) -> tuple[str, ...]:
+    """The calls to send to a supervisor that answers these."""
+    return (*answered, EXEC, BEGIN)

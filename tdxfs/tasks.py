@@ -1,0 +1,187 @@
+"""The tasks of a machine: how they come, inherit, change and go, one line of text per change.
+
+`tdxfs run` answers the calls of its processes and tells the machine with these lines, through the control file of
+``sys/kernel/debug/tdxfs/tasks``; it keeps its own tasks by the same function. Pids are those of processes, tids
+those of threads, the first thread's being its process's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from attrs import evolve
+from immutables import Map
+
+from tdxfs.errors import InvalidValue
+from tdxfs.idlist import format_list, parse_list
+from tdxfs.mempolicy import INTERLEAVING, format_policy, local_node, parse_policy
+from tdxfs.model import Machine, MemPolicy, Mode, Task
+from tdxfs.ranges import Range, RunMap
+
+Tasks = Map[int, Task]
+NAME_LENGTH = 15
+"""TASK_COMM_LEN - 1."""
+
+
+# --- the lines ------------------------------------------------------------------------
+
+
+def forked(pid: int, parent: int, name: str) -> str:
+    """A process came; it inherits everything of `parent`, if that is known."""
+    return f"fork {pid} {parent} {name}"
+
+
+def executed(pid: int, name: str) -> str:
+    """A process runs another program: it keeps its policy and loses its mappings."""
+    return f"exec {pid} {name}"
+
+
+def exited(pid: int) -> str:
+    """A process is gone, its threads too."""
+    return f"exit {pid}"
+
+
+def policy_set(tid: int, pid: int, policy: MemPolicy) -> str:
+    """A thread has a policy."""
+    return f"policy {tid} {pid} {_policy(policy)}"
+
+
+def mapping_set(pid: int, where: Range, policy: MemPolicy) -> str:
+    """A range of a process's addresses has a policy of its own, or none if it is the default one."""
+    return f"mapping {pid} {where.start} {where.end} {_policy(policy)}"
+
+
+def pages_moved(pid: int, where: Range, node: int) -> str:
+    """The pages of a range of a process's addresses were moved to a node."""
+    return f"move {pid} {where.start} {where.end} {node}"
+
+
+def affinity_set(tid: int, pid: int, cpus: Iterable[int]) -> str:
+    """A thread may run on these CPUs."""
+    return f"cpus {tid} {pid} {format_list(cpus)}"
+
+
+def _policy(policy: MemPolicy) -> str:
+    home = "-" if policy.home is None else policy.home
+    return f"{format_list(policy.asked) or '-'} {home} {format_policy(policy)}"
+
+
+def _parse(words: list[str]) -> MemPolicy:
+    asked, home, *text = words
+    policy = parse_policy(" ".join(text))
+    wanted = frozenset() if asked == "-" else parse_list(asked)
+    return evolve(policy, asked=wanted, home=None if home == "-" else int(home))
+
+
+# --- what they do ---------------------------------------------------------------------
+
+
+def change(tasks: Tasks, line: str) -> Tasks:
+    """The tasks after a line; InvalidValue if it is none."""
+    kind, *words = line.split(" ")
+    try:
+        return _CHANGES[kind](tasks, words)
+    except (KeyError, ValueError) as error:
+        raise InvalidValue(f"{line!r} is not a change of a task") from error
+
+
+def _fork(tasks: Tasks, words: list[str]) -> Tasks:
+    pid, parent, name = int(words[0]), int(words[1]), " ".join(words[2:])
+    task = tasks.get(parent, Task(parent))
+    leader = tasks.get(task.leader, task)
+    return tasks.set(pid, evolve(task, pid=pid, name=name, leader=0, mappings=leader.mappings, moved=leader.moved))
+
+
+def _exec(tasks: Tasks, words: list[str]) -> Tasks:
+    pid, name = int(words[0]), " ".join(words[1:])
+    task = tasks.get(pid, Task(pid))
+    return tasks.set(pid, evolve(task, name=name, mappings=RunMap(), moved=RunMap()))
+
+
+def _exit(tasks: Tasks, words: list[str]) -> Tasks:
+    pid = int(words[0])
+    for tid in [tid for tid, task in tasks.items() if pid in (tid, task.leader)]:
+        tasks = tasks.delete(tid)
+    return tasks
+
+
+def _set_policy(tasks: Tasks, words: list[str]) -> Tasks:
+    tid, pid = int(words[0]), int(words[1])
+    return tasks.set(tid, evolve(thread(tasks, tid, pid), policy=_parse(words[2:])))
+
+
+def _set_cpus(tasks: Tasks, words: list[str]) -> Tasks:
+    tid, pid, cpus = int(words[0]), int(words[1]), words[2]
+    return tasks.set(tid, evolve(thread(tasks, tid, pid), cpus=parse_list(cpus)))
+
+
+def _set_mapping(tasks: Tasks, words: list[str]) -> Tasks:
+    pid, start, end, policy = int(words[0]), int(words[1]), int(words[2]), _parse(words[3:])
+    task = tasks.get(pid, Task(pid))
+    if policy.mode is Mode.DEFAULT:
+        mappings = task.mappings.remove(start, end)
+    else:
+        mappings = task.mappings.assign(start, end, policy)
+    return tasks.set(pid, evolve(task, mappings=mappings, moved=task.moved.remove(start, end)))
+
+
+def _move(tasks: Tasks, words: list[str]) -> Tasks:
+    pid, start, end, node = map(int, words)
+    task = tasks.get(pid, Task(pid))
+    return tasks.set(pid, evolve(task, moved=task.moved.assign(start, end, node)))
+
+
+_CHANGES = {
+    "fork": _fork,
+    "exec": _exec,
+    "exit": _exit,
+    "policy": _set_policy,
+    "cpus": _set_cpus,
+    "mapping": _set_mapping,
+    "move": _move,
+}
+
+
+def thread(tasks: Tasks, tid: int, pid: int) -> Task:
+    """What is known of a thread: its own, or what it has from its process."""
+    known = tasks.get(tid)
+    if known is not None:
+        return known
+    leader = tasks.get(pid, Task(pid))
+    return leader if tid == pid else Task(tid, leader.name, pid, leader.policy, cpus=leader.cpus)
+
+
+def processes(machine: Machine) -> frozenset[int]:
+    """The pids of the tasks that are processes."""
+    return frozenset(pid for pid, task in machine.tasks.items() if not task.leader)
+
+
+def tell(machine: Machine, line: str) -> Machine:
+    """The machine after a change of its tasks; InvalidValue if the line is none."""
+    return evolve(machine, tasks=change(machine.tasks, line))
+
+
+# --- the memory that they hold --------------------------------------------------------
+
+
+def account(machine: Machine, held: Mapping[int, Mapping[int, int]]) -> Machine:
+    """
+    The machine after a look at how many pages each task holds on each node. What is more than at the last look
+    was allocated in between: numastat counts it (``zone_statistics``).
+    """
+    tasks, allocated = machine.tasks, machine.allocated
+    for pid, now in held.items():
+        task = tasks.get(pid)
+        if task is None or task.resident == now:
+            continue
+        local = local_node(machine, task)
+        interleaved = ("interleave_hit",) if task.policy.mode in INTERLEAVING else ()
+        for nid, pages in now.items():
+            more = pages - task.resident.get(nid, 0)
+            if more > 0:
+                for name in ("numa_hit", "local_node" if nid == local else "other_node", *interleaved):
+                    allocated = allocated.set((nid, name), allocated.get((nid, name), 0) + more)
+        tasks = tasks.set(pid, evolve(task, resident=now))
+    if tasks is machine.tasks:
+        return machine
+    return evolve(machine, tasks=tasks, allocated=allocated)

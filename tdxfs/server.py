@@ -188,8 +188,8 @@ def mounted(
             stop(server, where)
         errors.seek(0)
         said = errors.read().decode("utf-8", "replace").strip()
-        if early is not None or said:
-            died = "" if early is None else f" died with status {early}"
+        if early is not None or server.returncode or said:
+            died = "" if early is None and not server.returncode else f" died with status {server.returncode}"
             raise RuntimeError(f"the server of {where}{died}: {said or 'it wrote nothing'}")
 
 
@@ -223,7 +223,10 @@ def launch(
 
 def stop(server: subprocess.Popen[bytes], mountpoint: Path) -> None:
     """End a launched server: unmount, by force if need be, and reap it."""
-    server.send_signal(signal.SIGTERM)
+    try:
+        unmount(mountpoint)
+    except UserError:  # busy: the signal takes it out of the tree all the same
+        server.send_signal(signal.SIGTERM)
     try:
         server.wait(PATIENCE)
     except subprocess.TimeoutExpired:

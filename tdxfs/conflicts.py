@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 from tdxfs.model import Machine
-from tdxfs.rules import coverage, device, memory, tdx
+from tdxfs.rules import coverage, device, memory, task, tdx
 from tdxfs.rules.finding import Finding, Severity
 
 __all__ = ["RULES", "Finding", "Severity", "conflicts"]
@@ -35,6 +35,7 @@ RULES: dict[str, Rule] = {
         tdx.tdmr_exhausted,
         tdx.tdmr_nearly_exhausted,
         memory.default_policy,
+        task.task_policy,
         memory.incapable_node,
         memory.mixed_node,
         memory.incapable_blocks,

@@ -14,8 +14,9 @@ from attrs import evolve, frozen
 
 from tdxfs.boot import boot
 from tdxfs.idlist import format_list
-from tdxfs.model import Machine
+from tdxfs.model import Machine, MemPolicy, Mode
 from tdxfs.policy import Policies
+from tdxfs.ranges import RunMap
 from tdxfs.ranges import Ranges
 
 
@@ -70,6 +71,27 @@ class BindTasks:
 def bind(nodes: frozenset[int]) -> Remedy:
     """Start programs with numactl."""
     return Remedy(f"numactl --membind={format_list(nodes)} COMMAND", action=BindTasks(nodes))
+
+
+@frozen
+class BindProcess:
+    """Start one process again, bound to these nodes."""
+
+    pid: int
+    nodes: frozenset[int]
+
+    def __call__(self, machine: Machine) -> Machine:
+        tasks = machine.tasks
+        for tid, task in machine.tasks.items():
+            if self.pid in (tid, task.leader):
+                policy = MemPolicy(Mode.BIND, self.nodes, self.nodes)
+                tasks = tasks.set(tid, evolve(task, policy=policy, mappings=RunMap(), moved=RunMap()))
+        return evolve(machine, tasks=tasks)
+
+
+def bind_process(pid: int, nodes: frozenset[int]) -> Remedy:
+    """Start a process again with numactl."""
+    return Remedy(f"numactl --membind={format_list(nodes)} COMMAND", action=BindProcess(pid, nodes))
 
 
 @frozen

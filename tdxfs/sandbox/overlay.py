@@ -15,6 +15,17 @@ from tdxfs.root import Place, Root
 from tdxfs.sandbox.linux import bind, mount
 
 TMPFS = "mode=0755,size=1m"
+NODES, CPUS = "/sys/devices/system/node/has_memory", "/sys/devices/system/cpu/online"
+CPUSETS = {
+    "cgroup2": {"cpuset.cpus.effective": CPUS, "cpuset.mems.effective": NODES},
+    "cgroup": {
+        "cpuset.cpus": CPUS,
+        "cpuset.effective_cpus": CPUS,
+        "cpuset.mems": NODES,
+        "cpuset.effective_mems": NODES,
+    },
+}
+"""Type of a cgroup mount -> files that say which CPUs and nodes a process may use -> the machine's answer."""
 PLAIN_DEVICES = frozenset("console fd full null ptmx pts random shm stderr stdin stdout tty urandom zero".split())
 """The real devices that an isolated machine has, too."""
 
@@ -28,12 +39,26 @@ def lay(machine: str, *, isolated: bool = False, keep: Collection[str] = ()) -> 
         bind(f"{machine}/sys", "/sys")
     else:
         _merge(machine, "/sys", Root.TOP.below["sys"])
+        _lay_cpusets(machine)
     for entry in os.scandir(f"{machine}/proc"):
         path = f"/proc/{entry.name}"
         if entry.is_file(follow_symlinks=False) and path not in keep and os.path.exists(path):
             bind(machine + path, path)
     devices = [name for name in os.listdir("/dev") if not isolated or name in PLAIN_DEVICES]
     _rebuild(machine, "/dev", devices, os.listdir(f"{machine}/dev"))
+
+
+def _lay_cpusets(machine: str) -> None:
+    # hwloc and others ask the cgroup, not the scheduler; its own and the topmost
+    with open("/proc/self/cgroup", encoding="utf-8") as file:
+        mine = {line.rstrip("\n").split(":", 2)[2] for line in file}
+    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as file:
+        mounts = [line.split()[1:3] for line in file]
+    for where, fstype in mounts:
+        for name, answer in CPUSETS.get(fstype, {}).items():
+            for path in {f"{where}{group.rstrip('/')}/{name}" for group in (*mine, "/")}:
+                if os.path.exists(path):
+                    bind(machine + answer, path)
 
 
 def _merge(machine: str, path: str, place: Place | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tdxfs.model import Machine
 from tdxfs.procfs.task import held
-from tdxfs.tasks import account, processes
+from tdxfs.tasks import account, exited, processes, tell
 
 
 def read(path: str) -> str:
@@ -16,14 +16,16 @@ def read(path: str) -> str:
 def look(machine: Machine) -> Machine:
     """
     The machine after a look at the memory that each of its processes holds. Reads two files per process, and the
-    kernel walks its page tables for one of them; a process that is gone holds nothing.
+    kernel walks its page tables for one of them. A process that is gone is no task any more.
     """
     found: dict[int, dict[int, int]] = {}
     for pid in processes(machine):
         try:
             maps, numa_maps = read(f"/proc/{pid}/maps"), read(f"/proc/{pid}/numa_maps")
-        except OSError:
+        except (FileNotFoundError, ProcessLookupError):
+            machine = tell(machine, exited(pid))
+        except OSError:  # somebody else's
             found[pid] = {}
-            continue
-        found[pid] = held(machine, machine.tasks[pid], numa_maps, maps)
+        else:
+            found[pid] = held(machine, machine.tasks[pid], numa_maps, maps)
     return account(machine, found)

@@ -12,7 +12,6 @@ import shutil
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -102,8 +101,10 @@ def _start_and_wait(
         os.waitpid(pid, 0)
         raise UserError(message.decode() or "run: the command's process died")
     supervisor = Supervisor(listeners[0], root, proc, answered)
-    threading.Thread(target=supervisor.serve, daemon=True).start()
-    return _wait(pid)
+    supervisor.start()
+    status = _wait(pid)
+    supervisor.stop()
+    return status
 
 
 def _become(

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import PurePosixPath
+from threading import Thread
 
 from tdxfs import tasks
 from tdxfs.sandbox import linux, seccomp
@@ -26,10 +27,11 @@ OVER = ("status", "numa_maps")
 """Files of every process that are the machine's."""
 
 
-class Supervisor:
-    """Answers the calls in `answered` that come from `listener` until nobody is left to make any."""
+class Supervisor(Thread):
+    """Answers the calls in `answered` that come from `listener` until it is told to stop."""
 
     def __init__(self, listener: int, root: int, proc: int, answered: Collection[str]) -> None:
+        super().__init__(daemon=True)
         self.listener = listener
         self.root = root
         self.calls = Calls(Kernel(root), Processes(proc))
@@ -42,17 +44,27 @@ class Supervisor:
         self.poll.register(listener, select.EPOLLIN)
         self.pids: dict[int, int] = {}
         """Pidfd -> its process."""
+        self.stopper, self.stopped = os.pipe()
+        self.poll.register(self.stopper, select.EPOLLIN)
 
-    def serve(self) -> None:
-        """Answer until the last process is gone."""
+    def run(self) -> None:
         while True:
             for handle, events in self.poll.poll():
+                if handle == self.stopper:
+                    return
                 if handle in self.pids:
                     self._gone(handle)
                 elif events & select.EPOLLIN:
                     self._one()
-                else:
-                    return
+                else:  # nobody is left to make any
+                    self.poll.unregister(self.listener)
+
+    def stop(self) -> None:
+        """Answer no more, and let the machine forget the processes: those that live on are on their own."""
+        os.write(self.stopped, b"x")
+        self.join()
+        for pidfd in list(self.pids):
+            self._gone(pidfd)
 
     def _one(self) -> None:
         call = seccomp.receive(self.listener)

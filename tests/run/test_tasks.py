@@ -1,0 +1,63 @@
+"""The tasks of a run, as files and conflicts of the machine, and two runs on one machine."""
+
+import re
+
+import pytest
+from machines import MIXED
+from runner import outputs, run, started
+
+from tdxfs.server import mounted
+
+TASKS = "sys/kernel/debug/tdxfs/tasks"
+BLOCK = "sys/devices/system/memory/memory40"
+
+
+@pytest.fixture
+def root():
+    with mounted(MIXED) as where:
+        yield where
+
+
+def tasks(root):
+    """Pid -> name of the tasks that the machine knows."""
+    return {int(path.parent.name): path.read_text().strip() for path in (root / TASKS).glob("*/name")}
+
+
+def test_two_runs_share_a_machine(root):
+    """Both are tasks of it, each sees what the other writes, and they are gone with their runs."""
+    script = f"echo offline > /{BLOCK}/state; echo done; read line"
+    with started(root, "numactl", "-m1", "sh", "-c", script) as process:
+        assert process.stdout.readline() == "done\n"
+        shown = outputs(root, {"state": f"cat /{BLOCK}/state", "tasks": f"cat /{TASKS}/*/name"})
+        assert {"state": "offline\n", "tasks": "sh\nsh\n"} == shown
+
+        (pid,) = [pid for pid, name in tasks(root).items() if name == "sh"]
+        assert (root / TASKS / str(pid) / "policy").read_text() == "bind:1\n"
+        assert re.fullmatch(r"N1 [1-9][0-9]*\n", (root / TASKS / str(pid) / "resident").read_text())
+        process.communicate("\n")
+
+    assert {} == tasks(root)
+
+
+def test_conflicts_name_the_task(root):
+    """A task that can be given incapable memory is a conflict of the machine for as long as it runs."""
+
+    def reasons():
+        conflicts = (root / "sys/kernel/mm/tdx/conflicts").glob("conflict*/reason")
+        return [text for text in (path.read_text() for path in conflicts) if text.startswith("PID")]
+
+    with started(root, "numactl", "-m0,2", "sh", "-c", "echo ready; read line") as process:
+        process.stdout.readline()
+        assert re.fullmatch(r"PID [0-9]+ \(sh\) may allocate on node 2, which .*\n", "".join(reasons()))
+        process.communicate("\n")
+
+    assert [] == reasons()
+
+
+def test_offline_memory_is_no_choice(root):
+    """A node whose memory went offline meanwhile is refused as on Linux."""
+    script = "for b in /sys/devices/system/node/node1/memory*; do echo offline > $b/state; done; exec numactl -m1 true"
+    done = run(root, "sh", "-c", script)
+
+    assert done.returncode == 1
+    assert "node argument 1 is out of range" in done.stderr

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+from typing import Protocol
 
 from attrs import evolve, frozen
 
@@ -28,6 +29,19 @@ F_NODE, F_ADDR, F_MEMS_ALLOWED = 1, 2, 4
 MF_STRICT, MF_MOVE, MF_MOVE_ALL = 1, 2, 4
 
 DEFAULT = MemPolicy()
+
+
+class System(Protocol):
+    """What the rules ask of a kernel: a `States`, or what reads it where it is needed."""
+
+    @property
+    def memory(self) -> frozenset[int]: ...
+    @property
+    def online(self) -> frozenset[int]: ...
+    @property
+    def nr_node_ids(self) -> int: ...
+    @property
+    def kernel(self) -> str: ...
 
 
 @frozen
@@ -114,7 +128,7 @@ def affinity(mask: bytes, cpus: frozenset[int]) -> frozenset[int]:
 # --- the calls ------------------------------------------------------------------------
 
 
-def sanitize(system: States, word: int) -> MemPolicy:
+def sanitize(system: System, word: int) -> MemPolicy:
     """The mode of a word and its flags, without nodes (``sanitize_mpol_flags``); InvalidValue as Linux."""
     word &= 0xFFFFFFFF
     flags, number = word & MODE_FLAGS, word & ~MODE_FLAGS
@@ -130,7 +144,7 @@ def sanitize(system: States, word: int) -> MemPolicy:
     return MemPolicy(mode, static=static, relative=relative, balancing=balancing)
 
 
-def make(system: States, allowed: frozenset[int], word: int, asked: frozenset[int]) -> MemPolicy:
+def make(system: System, allowed: frozenset[int], word: int, asked: frozenset[int]) -> MemPolicy:
     """
     The policy that a mode with its flags and a mask of nodes make (``mpol_new``, ``mpol_set_nodemask``);
     `allowed` are the nodes with memory that the task may use. InvalidValue as Linux.
@@ -223,7 +237,7 @@ def next_node(policy: MemPolicy) -> int:
     return min(policy.nodes)
 
 
-def set_home(system: States, policies: Iterable[MemPolicy | None], home: int, flags: int) -> list[MemPolicy | None]:
+def set_home(system: System, policies: Iterable[MemPolicy | None], home: int, flags: int) -> list[MemPolicy | None]:
     """
     The policies of the mappings of a range after ``set_mempolicy_home_node``, in order (None: it has none);
     InvalidValue, NoEntry if none has one, NotSupported if one is neither bind nor prefer (many).
@@ -253,7 +267,7 @@ def check_migrate(allowed: frozenset[int], to: frozenset[int], *, privileged: bo
         raise InvalidValue("no node to move to")
 
 
-def check_move(system: States, allowed: frozenset[int], node: int) -> None:
+def check_move(system: System, allowed: frozenset[int], node: int) -> None:
     """Refuse a target node of ``move_pages``: NoDevice if it has no memory, AccessDenied if not allowed."""
     if node not in system.memory:
         raise NoDevice(f"node {node} has no memory")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from tdxfs.model import Machine
 from tdxfs.procfs.task import held
 from tdxfs.tasks import account, exited, processes, tell
@@ -15,17 +17,21 @@ def read(path: str) -> str:
 
 def look(machine: Machine) -> Machine:
     """
-    The machine after a look at the memory that each of its processes holds. Reads two files per process, and the
-    kernel walks its page tables for one of them. A process that is gone is no task any more.
+    The machine after a look at the memory that each of its processes holds: one short file per process, and two
+    long ones, for which the kernel walks its page tables, if mappings have policies of their own. A process that
+    is gone is no task any more.
     """
     found: dict[int, dict[int, int]] = {}
     for pid in processes(machine):
         try:
-            maps, numa_maps = read(f"/proc/{pid}/maps"), read(f"/proc/{pid}/numa_maps")
+            _, resident, shared, *_ = map(int, read(f"/proc/{pid}/statm").split())
+            found[pid] = held(machine, machine.tasks[pid], resident - shared, partial(_file, pid))
         except (FileNotFoundError, ProcessLookupError):
             machine = tell(machine, exited(pid))
-        except OSError:  # somebody else's
+        except PermissionError:  # somebody else's
             found[pid] = {}
-        else:
-            found[pid] = held(machine, machine.tasks[pid], numa_maps, maps)
     return account(machine, found)
+
+
+def _file(pid: int, name: str) -> str:
+    return read(f"/proc/{pid}/{name}")

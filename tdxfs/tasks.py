@@ -31,9 +31,9 @@ def forked(pid: int, parent: int, name: str) -> str:
     return f"fork {pid} {parent} {name}"
 
 
-def executed(pid: int, name: str) -> str:
-    """A process runs another program: it keeps its policy and loses its mappings."""
-    return f"exec {pid} {name}"
+def executed(pid: int, parent: int, name: str) -> str:
+    """A process, new or known, runs another program: it keeps its policy and loses its mappings."""
+    return f"exec {pid} {parent} {name}"
 
 
 def exited(pid: int) -> str:
@@ -89,13 +89,15 @@ def _fork(tasks: Tasks, words: list[str]) -> Tasks:
     pid, parent, name = int(words[0]), int(words[1]), " ".join(words[2:])
     task = tasks.get(parent, Task(parent))
     leader = tasks.get(task.leader, task)
-    return tasks.set(pid, evolve(task, pid=pid, name=name, leader=0, mappings=leader.mappings, moved=leader.moved))
+    child = evolve(task, pid=pid, name=name, leader=0, mappings=leader.mappings, moved=leader.moved, resident={})
+    return tasks.set(pid, child)
 
 
 def _exec(tasks: Tasks, words: list[str]) -> Tasks:
-    pid, name = int(words[0]), " ".join(words[1:])
-    task = tasks.get(pid, Task(pid))
-    return tasks.set(pid, evolve(task, name=name, mappings=RunMap(), moved=RunMap()))
+    pid, name = int(words[0]), " ".join(words[2:])
+    if pid not in tasks:
+        tasks = _fork(tasks, words)
+    return tasks.set(pid, evolve(tasks[pid], name=name, mappings=RunMap(), moved=RunMap()))
 
 
 def _exit(tasks: Tasks, words: list[str]) -> Tasks:

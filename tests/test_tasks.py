@@ -58,10 +58,11 @@ class TestLines:
             tasks.policy_set(5, 5, BIND),
             tasks.mapping_set(5, where, BIND),
             tasks.pages_moved(5, where, 0),
-            tasks.executed(5, "cat"),
+            tasks.executed(5, 1, "cat"),
         )
 
         assert Task(5, "cat", policy=BIND) == known[5]
+        assert Task(6, "ls", policy=BIND) == tasks.change(known, tasks.executed(6, 5, "ls"))[6]
 
     def test_threads(self):
         """A thread's policy is its own, and it goes with its process."""
@@ -80,7 +81,9 @@ class TestLines:
         assert RunMap.of([(0x11000, 0x12000, BIND)]) == known[5].mappings
         assert RunMap() == known[5].moved
 
-    @pytest.mark.parametrize("line", ["", "spoon 1", "fork x 1 a", "policy 1 1 - - bound:0", "cpus 1 1 x", "move 1 2"])
+    @pytest.mark.parametrize(
+        "line", ["", "spoon 1", "exec 1 x y", "fork x 1 a", "policy 1 1 - - bound:0", "cpus 1 1 x", "move 1 2"]
+    )
     def test_other_lines(self, line):
         """What is no line is EINVAL."""
         with pytest.raises(InvalidValue):
@@ -173,10 +176,10 @@ class TestMemory:
     def test_held(self):
         """Anonymous pages count, where the policy puts them or where they were moved."""
         task = Task(1, policy=MemPolicy(Mode.INTERLEAVE, frozenset({1, 2})))
-        assert {1: 2, 2: 2} == held(booted(MIXED), task, REAL, MAPS)
+        assert {1: 2, 2: 2} == held(booted(MIXED), task, 4, lambda name: "")
 
         moved = evolve(task, moved=RunMap.of([(0x10000, 0x14000, 0)]))
-        assert {0: 4} == held(booted(MIXED), moved, REAL, MAPS)
+        assert {0: 4} == held(booted(MIXED), moved, 4, {"numa_maps": REAL, "maps": MAPS}.__getitem__)
 
     def test_account(self):
         """What a task holds is missing from its nodes, is counted once as allocated, and comes back."""

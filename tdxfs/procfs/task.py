@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tdxfs import counters, nodes
 from tdxfs.idlist import format_list
@@ -53,11 +53,16 @@ def numa_maps(machine: Machine, task: Task, real: str, maps: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def held(machine: Machine, task: Task, real: str, maps: str) -> dict[int, int]:
-    """Node -> the 4 KiB pages of anonymous memory that the process holds there."""
+def held(machine: Machine, task: Task, anonymous: int, read: Callable[[str], str]) -> dict[int, int]:
+    """
+    Node -> the pages of anonymous memory that a process holds there, `anonymous` in all. Where mappings have their
+    own policies or pages were moved, `read` gives ``maps`` and ``numa_maps`` of the running system, mapping by mapping.
+    """
     free = free_pages(machine, task)
+    if not task.mappings and not task.moved:
+        return place(machine, task, task.policy, local_node(machine, task), anonymous, lambda nid: free.get(nid, 0))
     found: dict[int, int] = {}
-    for start, _, rest, pages in _mappings(machine, task, real, maps):
+    for start, _, rest, pages in _mappings(machine, task, read("numa_maps"), read("maps")):
         if any(word.startswith("anon=") for word in rest):
             size = next((int(word[18:]) for word in rest if word.startswith("kernelpagesize_kB=")), 4)
             for nid, count in _nodes(machine, task, start, pages * (size * 1024 // PAGE_SIZE), free).items():

@@ -83,22 +83,20 @@ class Calls:
     # --- NUMA policy -------------------------------------------------------------------
 
     def set_mempolicy(self, tid: int, mode: int, mask: int, maxnode: int, *_: int) -> int:
-        system = self.kernel.states()
-        mempolicy.sanitize(system, mode)
-        policy = mempolicy.make(system, self.allowed(tid), mode, self.nodes(tid, mask, maxnode))
+        mempolicy.sanitize(self.kernel, mode)
+        policy = mempolicy.make(self.kernel, self.allowed(tid), mode, self.nodes(tid, mask, maxnode))
         if policy != self.task(tid).policy:
             self.tell(tasks.policy_set(tid, self.leader(tid), policy))
         return 0
 
     def mbind(self, tid: int, start: int, length: int, mode: int, mask: int, maxnode: int, flags: int) -> int:
-        system = self.kernel.states()
-        mempolicy.sanitize(system, mode)
+        mempolicy.sanitize(self.kernel, mode)
         asked = self.nodes(tid, mask, maxnode)
         privileged = not flags & mempolicy.MF_MOVE_ALL or self.processes.is_privileged(tid)
         where, _ = mempolicy.check_mbind(start, length, mode, flags, privileged=privileged)
         if where is None:
             return 0
-        policy = mempolicy.make(system, self.allowed(tid), mode, asked)
+        policy = mempolicy.make(self.kernel, self.allowed(tid), mode, asked)
         pid = self.leader(tid)
         mapped = self.processes.mappings(pid)
         if policy.mode is not Mode.DEFAULT and not mapped.covers(where):
@@ -143,13 +141,12 @@ class Calls:
 
     def set_mempolicy_home_node(self, tid: int, start: int, length: int, home: int, flags: int, *_: int) -> int:
         where = mempolicy.home_range(start, length)
-        system = self.kernel.states()
-        mempolicy.set_home(system, (MemPolicy(Mode.BIND),), home, flags)  # what does not depend on the range
+        mempolicy.set_home(self.kernel, (MemPolicy(Mode.BIND),), home, flags)  # what does not depend on the range
         if where is None:
             return 0
         pid = self.leader(tid)
         runs = list(self.task(pid).mappings.within(where.start, where.end))
-        changed = mempolicy.set_home(system, [run[2] for run in runs], home, flags)
+        changed = mempolicy.set_home(self.kernel, [run[2] for run in runs], home, flags)
         for (low, high, _old), policy in zip(runs, changed, strict=True):
             self.tell(tasks.mapping_set(pid, Range(low, high), policy or mempolicy.DEFAULT))
         return 0
@@ -181,13 +178,13 @@ class Calls:
             raise InvalidValue("unknown flags")
         mempolicy.check_mbind(0, 0, 1, flags, privileged=self.processes.is_privileged(tid))
         target = self._target(tid, pid)
-        system, allowed, mapped = self.kernel.states(), self.allowed(target), self.processes.mappings(target)
+        allowed, mapped = self.allowed(target), self.processes.mappings(target)
         addresses = struct.unpack(f"={count}Q", self.processes.read(tid, pages, 8 * count))
         wanted = struct.unpack(f"={count}i", self.processes.read(tid, nodes, 4 * count)) if nodes else None
         for index, address in enumerate(addresses):
             where = None if wanted is None else wanted[index]
             if where is not None:
-                mempolicy.check_move(system, allowed, where)
+                mempolicy.check_move(self.kernel, allowed, where)
             found = self._move(target, address, where, address in mapped)
             self.processes.write(tid, status + 4 * index, struct.pack("=i", found))
         return 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 
 from tdxfs.idlist import parse_list
-from tdxfs.mempolicy import States
 from tdxfs.model import KERNELS
 
 NODES, CPUS, DEBUG = "sys/devices/system/node", "sys/devices/system/cpu", "sys/kernel/debug/tdxfs"
@@ -22,9 +21,9 @@ class Kernel:
         self.root = root
         self._open: dict[str, int] = {}
         try:
-            self.release = self.read(f"{DEBUG}/kernel").strip()
+            self.kernel = self.read(f"{DEBUG}/kernel").strip()
         except FileNotFoundError:  # --abi kernel
-            self.release = KERNELS[-1]
+            self.kernel = KERNELS[-1]
         self.nr_node_ids = max(self._list(f"{NODES}/possible")) + 1
         self.nr_cpu_ids = max(self._list(f"{CPUS}/possible"), default=0) + 1
 
@@ -47,9 +46,10 @@ class Kernel:
         """CPUs online."""
         return self._list(f"{CPUS}/online")
 
-    def states(self) -> States:
-        """The nodes as the rules see them."""
-        return States(self.memory, self._list(f"{NODES}/online"), self.nr_node_ids, self.release)
+    @property
+    def online(self) -> frozenset[int]:
+        """Nodes online."""
+        return self._list(f"{NODES}/online")
 
     def zonelists(self) -> dict[int, tuple[int, ...]]:
         """Online node -> nodes with memory in the order of its allocations; that of their numbers if nobody says."""

@@ -90,30 +90,37 @@ class Supervisor(Thread):
 
     def _exec(self, tid: int, path: int, *_: int) -> None:
         name = PurePosixPath(self.calls.processes.string(tid, path)).name[: tasks.NAME_LENGTH]
-        pid = self._follow(tid)
+        pid = self.calls.leader(tid)
+        if pid not in self.processes:
+            self._meet(pid, name)
+            return
         task = self.calls.tasks[pid]
         if task.name != name or task.mappings or task.moved:
-            self.calls.tell(tasks.executed(pid, name))
+            self.calls.tell(tasks.executed(pid, 0, name))
 
     def _begin(self, tid: int, *_: int) -> None:
         self._follow(tid)
         self.calls.began(tid)
 
-    def _follow(self, tid: int) -> int:
-        """Know the process of a thread, which it returns."""
+    def _follow(self, tid: int) -> None:
         pid = self.calls.leader(tid)
-        if pid in self.processes:
-            return pid
+        if pid not in self.processes:
+            self._meet(pid)
+
+    def _meet(self, pid: int, program: str = "") -> None:
+        # from its first call on a process is a task of the machine; the program that it is about to run, if any
         pidfd = os.pidfd_open(pid)
         self.processes[pid], self.pids[pidfd] = pidfd, pid
         self.poll.register(pidfd, select.EPOLLIN)
         parent = int(self.calls.processes.field(pid, "PPid"))
-        name = self.calls.processes.read_file(pid, "comm").rstrip("\n")
-        self.calls.tell(tasks.forked(pid, parent, name))
+        if program:
+            self.calls.tell(tasks.executed(pid, parent, program))
+        else:
+            name = self.calls.processes.read_file(pid, "comm").rstrip("\n")
+            self.calls.tell(tasks.forked(pid, parent, name))
         for file in OVER:
             with suppress(FileNotFoundError):  # --abi kernel, or a kernel without NUMA
                 linux.bind(f"/proc/self/fd/{self.root}/proc/{pid}/{file}", f"/proc/{pid}/{file}")
-        return pid
 
     def _gone(self, pidfd: int) -> None:
         pid = self.pids.pop(pidfd)

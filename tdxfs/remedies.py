@@ -16,8 +16,7 @@ from tdxfs.boot import boot
 from tdxfs.idlist import format_list
 from tdxfs.model import Machine, MemPolicy, Mode
 from tdxfs.policy import Policies
-from tdxfs.ranges import RunMap
-from tdxfs.ranges import Ranges
+from tdxfs.ranges import Ranges, RunMap
 
 
 @frozen

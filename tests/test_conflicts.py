@@ -7,6 +7,7 @@ import pytest
 from attrs import evolve
 from click.testing import CliRunner
 from hypothesis import given
+from immutables import Map
 from machines import MIXED, booted
 from strategies import machines
 
@@ -17,9 +18,23 @@ from tdxfs.cli import main
 from tdxfs.conflicts import RULES, Severity, conflicts
 from tdxfs.formats.topology import builtin_names, find
 from tdxfs.idlist import parse_list
-from tdxfs.model import GIB, MIB, DaxDevice, DaxRegion, Driver, Memory, MemoryLayout, Node, Provider, TdxPlatform
+from tdxfs.model import (
+    GIB,
+    MIB,
+    DaxDevice,
+    DaxRegion,
+    Driver,
+    Memory,
+    MemoryLayout,
+    MemPolicy,
+    Mode,
+    Node,
+    Provider,
+    Task,
+    TdxPlatform,
+)
 from tdxfs.policy import Boot, Cover, Firmware, Hotplug, Report, Validate
-from tdxfs.ranges import Range, Ranges
+from tdxfs.ranges import Range, Ranges, RunMap
 from tdxfs.sysfs.tdx import WRITABLE
 
 BUILTINS = [name for name in builtin_names() if name != "huge"]
@@ -37,6 +52,19 @@ def only(machine, kind):
     """The one finding of a kind."""
     (finding,) = (finding for finding in conflicts(machine) if finding.kind == kind)
     return finding
+
+
+BOUND = MemPolicy(Mode.BIND, frozenset({0}))
+
+
+def running(*tasks):
+    """A machine on which tasks run."""
+    return evolve(booted(MIXED), tasks=Map({task.pid: task for task in tasks}))
+
+
+def named(machine):
+    """Findings about tasks, by subject."""
+    return {finding.subject: finding for finding in conflicts(machine) if finding.kind == "task-policy"}
 
 
 class TestRemedies:
@@ -224,6 +252,34 @@ class TestRules:
 
         assert finding.reason == "The default memory policy can reach nodes 1-2, whose memory can kill a TDX guest."
         assert str(finding.remedy) == "numactl --membind=0 COMMAND"
+
+    def test_task_policy(self):
+        """A task that can reach an incapable node is named, with the nodes and a command that keeps it off them."""
+        machine = running(
+            Task(10, "sh"),
+            Task(11, "cat", policy=BOUND),
+            Task(12, "cat", policy=evolve(BOUND, nodes=frozenset({0, 2}))),
+        )
+        found = named(machine)
+
+        assert {"PID 10 (sh)", "PID 12 (cat)"} == set(found)
+        assert found["PID 12 (cat)"].reason == "PID 12 (cat) may allocate on node 2, which cannot back a TDX guest."
+        assert str(found["PID 12 (cat)"].remedy) == "numactl --membind=0 COMMAND"
+
+    def test_policies_of_mappings_and_threads_count(self):
+        """The policy of one mapping or thread is enough to reach a node."""
+        preferred = MemPolicy(Mode.PREFERRED, frozenset({0}))
+        mapped = Task(10, "a", policy=BOUND, mappings=RunMap.of([(4096, 8192, preferred)]))
+        machine = running(mapped, Task(12, "b", policy=BOUND), Task(13, "b", leader=12))
+
+        assert {"PID 10 (a)", "PID 12 (b)"} == set(named(machine))
+
+    def test_remedies_of_tasks_hold(self):
+        """Bound to the nodes that its remedy names, a task is no conflict any more, and the others are untouched."""
+        machine = running(Task(10, "cat"), Task(11, "cat", policy=MemPolicy(Mode.LOCAL)), Task(12, "cat", leader=11))
+
+        assert_remedies_hold(machine)
+        assert {"PID 11 (cat)"} == set(named(remedies.apply(machine, named(machine)["PID 10 (cat)"].remedy)))
 
     def test_incapable_node(self):
         """No page of node 2 can be used."""

@@ -7,8 +7,7 @@ from attrs import evolve
 from immutables import Map
 from machines import MIXED, booted, tree
 
-from tdxfs import counters, nodes, remedies, tasks
-from tdxfs.conflicts import conflicts
+from tdxfs import counters, nodes, tasks
 from tdxfs.errors import InvalidValue, Refusal
 from tdxfs.model import MemPolicy, Mode, Task
 from tdxfs.procfs.task import held, numa_maps, status
@@ -109,44 +108,6 @@ class TestFiles:
             tree().write(CONTROL, b"nonsense")
 
         assert errno.EINVAL == refused.value.errno
-
-
-class TestConflicts:
-    def machine(self, *policies):
-        known = Map({pid: Task(pid, "cat", policy=policy) for pid, policy in enumerate(policies, start=10)})
-        return evolve(booted(MIXED), tasks=known)
-
-    def found(self, machine):
-        return {finding.subject: finding for finding in conflicts(machine) if finding.kind == "task-policy"}
-
-    def test_who_may_allocate_where(self):
-        """A task that can reach an incapable node is named, with the nodes and a command that keeps it off them."""
-        machine = self.machine(
-            MemPolicy(), MemPolicy(Mode.BIND, frozenset({0})), MemPolicy(Mode.BIND, frozenset({0, 2}))
-        )
-        found = self.found(machine)
-
-        assert {"PID 10 (cat)", "PID 12 (cat)"} == set(found)
-        assert found["PID 12 (cat)"].reason == "PID 12 (cat) may allocate on node 2, which cannot back a TDX guest."
-        assert str(found["PID 12 (cat)"].remedy) == "numactl --membind=0 COMMAND"
-
-    def test_mappings_and_threads_count(self):
-        """The policy of one mapping or thread is enough."""
-        bound = MemPolicy(Mode.BIND, frozenset({0}))
-        mapped = Task(
-            10, "a", policy=bound, mappings=RunMap.of([(4096, 8192, MemPolicy(Mode.PREFERRED, frozenset({0})))])
-        )
-        thread = Task(13, "b", leader=12)
-        machine = evolve(booted(MIXED), tasks=Map({10: mapped, 12: Task(12, "b", policy=bound), 13: thread}))
-
-        assert {"PID 10 (a)", "PID 12 (b)"} == set(self.found(machine))
-
-    def test_the_remedy_helps(self):
-        """Bound to the nodes that it names, the task is no conflict any more, and the others are untouched."""
-        machine = self.machine(MemPolicy(), MemPolicy(Mode.LOCAL))
-        left = remedies.apply(machine, self.found(machine)["PID 10 (cat)"].remedy)
-
-        assert {"PID 11 (cat)"} == set(self.found(left))
 
 
 class TestMemory:

@@ -21,7 +21,7 @@ Rule = Callable[[Machine], Iterator[Finding]]
 
 @lru_cache(maxsize=8)
 def conflicts(machine: Machine) -> tuple[Finding, ...]:
-    """Every conflict of the machine, in the order of the rule table; nothing without a TDX tdx."""
+    """Every conflict of the machine, in the order of the rule table; nothing without a TDX platform."""
     if machine.topology.tdx is None:
         return ()
     rules = [rule for kind, rule in RULES.items() if machine.tdx.enabled or kind in ALWAYS]

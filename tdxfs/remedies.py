@@ -17,6 +17,7 @@ from tdxfs.idlist import format_list
 from tdxfs.model import Machine, MemPolicy, Mode
 from tdxfs.policy import Policies
 from tdxfs.ranges import Ranges, RunMap
+from tdxfs.transitions import offline_block
 
 
 @frozen
@@ -44,11 +45,10 @@ class OfflineBlocks:
     runs: Ranges
 
     def __call__(self, machine: Machine) -> Machine:
-        blocks = machine.blocks
         for run in self.runs:
-            for start, end, block in list(blocks.within(run.start, run.end)):
-                blocks = blocks.assign(start, end, evolve(block, online=False))
-        return evolve(machine, blocks=blocks)
+            for number in range(run.start, run.end):
+                machine = offline_block(machine, number)
+        return machine
 
 
 def offline(runs: Ranges) -> Remedy:

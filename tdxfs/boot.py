@@ -110,9 +110,13 @@ def _firmware(topology: Topology, policies: Policies) -> tuple[Topology, RunMap[
     for node in topology.nodes:
         kept: list[Memory] = []
         for memory in node.memory:
-            lost = Ranges((memory.range,)) - cmrs if node.kind is MemoryKind.CXL else Ranges()
-            hidden.extend((part.start, part.end, node.id) for part in lost)
-            kept.extend(evolve(memory, range=part) for part in Ranges((memory.range,)) - lost)
+            left = Ranges((memory.range,))
+            if node.kind is MemoryKind.CXL:
+                left &= cmrs
+            if memory.hotplug:
+                left = left.aligned_in(topology.memory.block_size)
+            hidden.extend((part.start, part.end, node.id) for part in Ranges((memory.range,)) - left)
+            kept.extend(evolve(memory, range=part) for part in left)
         nodes.append(evolve(node, memory=tuple(kept)))
     regions = []
     for region in topology.dax_regions:

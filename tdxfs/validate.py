@@ -22,6 +22,7 @@ CACHE_TYPES = ("Data", "Instruction", "Unified")
 PCI_ADDRESS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]")
 PCI_BARS = 6
 MINOR_BITS = 20
+RECORDS = ("cpuinfo", "iomem", "meminfo", "zoneinfo")
 SHARED = ("thread", "core", "cluster", "die", "package")
 
 
@@ -48,6 +49,19 @@ def _kernel(topology: Topology) -> Iterator[Problem]:
         yield Problem("kernel", topology.kernel, f"must be one of {', '.join(KERNELS)}")
 
 
+def _texts(topology: Topology) -> Iterator[Problem]:
+    for key, text in (
+        ("cmdline", topology.cmdline),
+        ("model_name", topology.model_name),
+        ("modalias", topology.modalias),
+    ):
+        if not text.isascii() or not text.isprintable():
+            yield Problem(key, repr(text), "must be one line of printable ASCII")
+    for name in topology.records:
+        if name not in RECORDS:
+            yield Problem(f"records.{name}", "a text", f"must be of one of {', '.join(RECORDS)}")
+
+
 def _lists(topology: Topology) -> Iterator[Problem]:
     for key, text in (
         ("possible_nodes", topology.possible_nodes),
@@ -56,9 +70,12 @@ def _lists(topology: Topology) -> Iterator[Problem]:
         ("memory.movable", topology.memory.movable),
     ):
         try:
-            parse_list(text)
-        except ValueError as error:
-            yield Problem(key, text, str(error))
+            ids = parse_list(text)
+        except ValueError:
+            yield Problem(key, text, "must be a list of ids such as 0-1,3")
+            continue
+        if key == "generic_initiators" and not ids <= {node.id for node in topology.nodes}:
+            yield Problem(key, text, "must be ids of nodes")
 
 
 def _unique(topology: Topology) -> Iterator[Problem]:
@@ -73,6 +90,9 @@ def _unique(topology: Topology) -> Iterator[Problem]:
 
 
 def _cpus(topology: Topology) -> Iterator[Problem]:
+    for name in ("possible_cpus", "nr_cpus"):
+        if getattr(topology, name) < 0:
+            yield Problem(name, getattr(topology, name), "must not be negative")
     known = {node.id for node in topology.nodes}
     for cpu in topology.cpus:
         if cpu.node not in known:
@@ -88,6 +108,9 @@ def _cpus(topology: Topology) -> Iterator[Problem]:
             yield Problem(f"caches[{at}].shared", cache.shared, f"must be one of {', '.join(SHARED)}")
         if cache.size <= 0 or cache.size % 1024:
             yield Problem(f"caches[{at}].size", cache.size, "must be a whole number of KiB")
+        for name in ("level", "ways", "line", "partitions"):
+            if getattr(cache, name) < 1:
+                yield Problem(f"caches[{at}].{name}", getattr(cache, name), "must be positive")
 
 
 def _distances(topology: Topology) -> Iterator[Problem]:
@@ -107,13 +130,33 @@ def _distances(topology: Topology) -> Iterator[Problem]:
                 yield Problem(f"distances[{at}][{column}]", distance, "must be 10 to 255")
 
 
-def _initiators(topology: Topology) -> Iterator[Problem]:
+def _nodes(topology: Topology) -> Iterator[Problem]:
     known = {node.id for node in topology.nodes}
     for node in topology.nodes:
         for name, access in (("access0", node.access0), ("access1", node.access1)):
             for initiator in access.initiators if access else ():
                 if initiator not in known:
                     yield Problem(f"nodes[{node.id}].{name}.initiators", initiator, "must be the id of a node")
+        if node.memory_tier < 0:
+            yield Problem(f"nodes[{node.id}].memory_tier", node.memory_tier, "must not be negative")
+        for at, cache in enumerate(node.side_caches):
+            for field, number in (("level", cache.level), ("size", cache.size), ("line_size", cache.line_size)):
+                if number < 1:
+                    yield Problem(f"nodes[{node.id}].side_caches[{at}].{field}", number, "must be positive")
+    for key, nid in _mentioned(topology):
+        if nid not in known:
+            yield Problem(key, nid, "must be the id of a node")
+
+
+def _mentioned(topology: Topology) -> Iterator[tuple[str, int]]:
+    for nid in topology.counters:
+        yield f"counters.{nid}", nid
+    for region in topology.dax_regions:
+        if region.numa_node is not None:
+            yield f"dax_regions[{region.id}].numa_node", region.numa_node
+    for device in topology.pci_devices:
+        if device.numa_node != -1:
+            yield f"pci_devices[{device.address}].numa_node", device.numa_node
 
 
 def _block_size(topology: Topology) -> Iterator[Problem]:
@@ -165,9 +208,8 @@ def _dax(topology: Topology) -> Iterator[Problem]:
         key = f"dax_regions[{region.id}]"
         if region.align not in ALIGNMENTS:
             yield Problem(f"{key}.align", region.align, "must be 4 KiB, 2 MiB or 1 GiB")
-        for name, nid in (("target_node", region.target_node), ("numa_node", region.numa_node)):
-            if nid is not None and nid < 0:
-                yield Problem(f"{key}.{name}", nid, "must not be negative")
+        if region.target_node is not None and region.target_node < 0:
+            yield Problem(f"{key}.target_node", region.target_node, "must not be negative")
         if len({device.id for device in region.devices}) != len(region.devices):
             yield Problem(f"{key}.devices.id", [device.id for device in region.devices], "must be given once")
         taken: list[Range] = []
@@ -201,7 +243,11 @@ def _minors(topology: Topology) -> Iterator[Problem]:
         for device in region.devices:
             minor = minor if device.minor is None else device.minor
             if minor in used or not 0 <= minor < 1 << MINOR_BITS:
-                yield Problem(f"dax_regions[{region.id}].devices[{device.id}].minor", minor, "must be free")
+                yield Problem(
+                    f"dax_regions[{region.id}].devices[{device.id}].minor",
+                    minor,
+                    f"must be free, and below 2^{MINOR_BITS}",
+                )
             used.add(minor)
             minor += 1
 
@@ -215,6 +261,13 @@ def _pci(topology: Topology) -> Iterator[Problem]:
         if device.address in known:
             yield Problem(f"{key}.address", device.address, "must be given once")
         known.add(device.address)
+        for name, number, bits in (
+            ("vendor", device.vendor, 16),
+            ("device", device.device, 16),
+            ("pci_class", device.pci_class, 24),
+        ):
+            if not 0 <= number < 1 << bits:
+                yield Problem(f"{key}.{name}", number, f"must be a number of {bits} bits")
         indexes = [bar.index for bar in device.bars]
         if len(set(indexes)) != len(indexes) or not set(indexes) <= set(range(PCI_BARS)):
             yield Problem(f"{key}.bars.index", indexes, f"must be 0 to {PCI_BARS - 1}, each given once")
@@ -232,15 +285,19 @@ def _tdx(topology: Topology) -> Iterator[Problem]:
     for name in ("max_tdmrs", "max_reserved_per_tdmr", "max_cmrs", "pamt_entry_size"):
         if getattr(tdx, name) < 1:
             yield Problem(f"tdx.{name}", getattr(tdx, name), "must be positive")
+    for name in ("first_keyid", "keyids", "remaining_updates"):
+        if getattr(tdx, name) < 0:
+            yield Problem(f"tdx.{name}", getattr(tdx, name), "must not be negative")
 
 
 RULES: tuple[Callable[[Topology], Iterator[Problem]], ...] = (
     _kernel,
+    _texts,
     _lists,
     _unique,
     _cpus,
     _distances,
-    _initiators,
+    _nodes,
     _block_size,
     _pages,
     _overlaps,

@@ -108,7 +108,7 @@ def topologies(draw, tdx=(True, True, True, False)):
     block_size = draw(st.sampled_from(BLOCK_SIZES))
     ids = draw(st.lists(st.sampled_from(NODE_IDS), min_size=1, max_size=4, unique=True))
     memory = draw(_memory(layout, ids, block_size))
-    regions = draw(_dax_regions(layout, block_size))
+    regions = draw(_dax_regions(layout, block_size, ids))
     devices = draw(_pci_devices(layout, ids))
     ids = sorted(ids)
     nodes = tuple(draw(_node(nid, ids, memory[nid])) for nid in ids)
@@ -205,7 +205,7 @@ def _distances(draw, count):
 
 
 @st.composite
-def _dax_regions(draw, layout, block_size):
+def _dax_regions(draw, layout, block_size, ids):
     regions = []
     for number in sorted(draw(st.sets(st.integers(0, 4), max_size=3))):
         provider = draw(st.sampled_from(Provider))
@@ -221,7 +221,7 @@ def _dax_regions(draw, layout, block_size):
                 provider,
                 whole,
                 target,
-                numa_node=draw(st.sampled_from([None, 0])),
+                numa_node=draw(st.sampled_from([None, *ids])),
                 align=align,
                 devices=devices,
                 kind=draw(st.sampled_from(MemoryKind)),

@@ -359,3 +359,15 @@ class TestBlocks:
         }
 
         assert expected == {n: (machine.blocks.get(n).online, machine.blocks.get(n).zone) for n in expected}
+
+
+def test_hotplug_memory_stays_whole_blocks():
+    """What the firmware leaves of a memory module are whole memory blocks, so that they can be added."""
+    module = Node(1, (Memory(Range(8 * GIB, 9 * GIB), hotplug=True),), kind=MemoryKind.CXL)
+    topology = evolve(
+        MODULES, nodes=(*CLEAN.nodes, module), tdx=TdxPlatform(cmrs=(Range(MIB, 8 * GIB + BLOCK + 4096),))
+    )
+    machine = boot(topology, Policies(firmware=Firmware.DISABLE_INCAPABLE))
+
+    assert machine.node_ram[1] == Ranges((Range(8 * GIB, 8 * GIB + BLOCK),))
+    assert states(machine, 8 * GIB, 9 * GIB) == [False] + [None] * 7

@@ -95,8 +95,8 @@ class NodeGroup:
 
     def expand(self) -> Iterator[Node]:
         for number, nid in enumerate(sorted(parse_list(self.id))):
-            memory = tuple(item.at(number) for item in self.memory)
-            yield Node(nid, memory, self.kind, self.access0, self.access1, self.side_caches, self.memory_tier)
+            memory = sorted((item.at(number) for item in self.memory), key=lambda memory: memory.range.start)
+            yield Node(nid, tuple(memory), self.kind, self.access0, self.access1, self.side_caches, self.memory_tier)
 
 
 @frozen
@@ -192,6 +192,8 @@ class PciItem:
 
 
 def _range(base: int, size: int) -> Range:
+    if base < 0:
+        raise ValueError(f"base: {base}: must not be negative")
     if size <= 0:
         raise ValueError(f"size: {size}: must be positive")
     return Range(base, base + size)
@@ -234,7 +236,7 @@ class Document:
             nodes=tuple(sorted(_all(self.nodes, "nodes"), key=_id)),
             dax_regions=tuple(sorted(_all(self.dax_regions, "dax_regions"), key=_id)),
             pci_devices=tuple(device.expand() for device in self.pci_devices),
-            counters={int(nid): counters for nid, counters in self.counters.items()},
+            counters={_number(nid): counters for nid, counters in self.counters.items()},
         )
 
 
@@ -244,6 +246,12 @@ SAME = tuple(
     if name not in ("policy", "cpus", "nodes", "dax_regions", "pci_devices", "counters")
 )
 """The keys that file and model spell alike."""
+
+
+def _number(nid: str) -> int:
+    if not nid.isdecimal():
+        raise ValueError(f"counters: {nid}: must be the id of a node")
+    return int(nid)
 
 
 def _id(thing: Any) -> int:
@@ -256,7 +264,7 @@ def _all(groups: tuple[Any, ...], key: str) -> Iterator[Any]:
         try:
             yield from group.expand()
         except ValueError as error:
-            raise ValueError(f"{key}[{at}]: {error}") from error
+            raise ValueError(f"{key}[{at}].{error}") from error
 
 
 def document(topology: Topology) -> Document:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from enum import Enum
+from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from attrs import NOTHING, Factory, fields, has
 from cattrs import BaseValidationError, Converter, ForbiddenExtraKeysError, transform_error
-from cattrs.v import format_exception
 
 from tdxfs import validate
 from tdxfs.errors import UserError
@@ -55,12 +56,14 @@ def load(path: Path) -> Topology:
 
 def loads(text: str, name: str = "topology") -> Topology:
     """The same from text; `name` stands for the file in errors."""
+    written: dict[str, Any] = {}
     try:
-        topology = _converter().structure(tomllib.loads(text), Document).topology()
+        written = tomllib.loads(text)
+        topology = _converter().structure(written, Document).topology()
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{name}: {error}") from error
     except BaseValidationError as error:
-        raise UserError(f"{name}: {_first_line(error)}") from error
+        raise UserError(f"{name}: {_first_line(error, written)}") from error
     except ValueError as error:
         raise UserError(f"{name}: {error}") from error
     for problem in validate.problems(topology):
@@ -75,6 +78,7 @@ def dumps(topology: Topology) -> str:
     return tomli_w.dumps(_plain(document(topology)), multiline_strings=True)
 
 
+@cache
 def _converter() -> Converter:
     converter = Converter(forbid_extra_keys=True)
     converter.register_structure_hook(int, lambda value, _: parse_size(value))
@@ -130,20 +134,33 @@ def _enum(value: object, kind: type[Enum]) -> Enum:
     raise ValueError(f"{value!r}: must be one of {', '.join(str(member.value) for member in kind)}")
 
 
-def _first_line(error: BaseValidationError) -> str:
-    def describe(exception: BaseException, kind: type | None) -> str:
+def _first_line(error: BaseValidationError, written: dict[str, Any]) -> str:
+    # the first of the problems as key: value: rule
+    def describe(exception: BaseException, kind: Any) -> str:
         if isinstance(exception, ForbiddenExtraKeysError):
             known = ", ".join(field.name for field in fields(exception.cl))
-            return f"{', '.join(sorted(exception.extra_fields))}: unknown key; known are {known}"
+            return f".{min(exception.extra_fields)}: unknown key; known are {known}"
         if isinstance(exception, KeyError):
-            return f"{exception.args[0]}: missing: must be given"
-        if isinstance(exception, ValueError | TypeError):
-            return str(exception)
-        return format_exception(exception, kind)
+            return ": missing: must be given"
+        if isinstance(exception, ValueError):
+            return f": {exception}"
+        return ": {!r}: must be a list" if get_origin(kind) is tuple else ": {!r}: must be a table"
 
     message, _, where = transform_error(error, format_exception=describe)[0].rpartition(" @ ")
-    key = where.removeprefix("$").removeprefix(".")
-    return f"{key}: {message}" if key else message
+    if "{!r}" in message:
+        value: Any = written
+        for step in STEP.finditer(where):
+            if step[2] and not isinstance(value, list):
+                where, message = where[: step.start()], ": {!r}: must be a list"
+                break
+            value = value[int(step[2]) if step[2] else step[1] or step[3]]
+        message = message.format(value)
+    key = STEP.sub(lambda step: f"[{step[2]}]" if step[2] else f".{step[1] or step[3]}", where.removeprefix("$"))
+    return f"{key}{message}".removeprefix(".")
+
+
+STEP = re.compile(r"\.(\w+)|\[(\d+)\]|\['([^']*)'\]")
+"""One step of the path that cattrs gives of a value: an attribute, an index or the key of a mapping."""
 
 
 def _plain(value: Any, key: str = "") -> Any:

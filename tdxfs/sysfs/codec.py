@@ -41,12 +41,12 @@ class Codec(Generic[V]):
 
     def parse(self, data: bytes) -> V:
         """
-        Value of what a file holds, or of what somebody wrote into it: one
-        trailing newline and a trailing NUL are not part of it.
+        Value of what a file holds, or of what somebody wrote into it: the codec's
+        final newline and a trailing NUL are not part of it.
         """
         text = data.split(b"\0", 1)[0].decode("ascii", "surrogateescape")
         try:
-            return self.scan(text.removesuffix("\n"))
+            return self.scan(text.removesuffix(self.newline))
         except ValueError as error:
             raise InvalidValue(f"{text!r} is not {self.name}") from error
 

@@ -380,6 +380,7 @@ class TestRules:
         )
         assert str(finding.remedy) == "tdxfs mount --policy cover=convertible TOPOLOGY MOUNTPOINT"
         assert "not-covered" not in {f.kind for f in conflicts(policy(MODULE, cover=Cover.CONVERTIBLE))}
+        assert only(policy(MODULE, hotplug=Hotplug.REJECT_RANGE), "not-covered").reason == finding.reason
 
     @pytest.mark.parametrize(
         ("hotplug", "cover", "ranges"),

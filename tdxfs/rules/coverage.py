@@ -40,8 +40,10 @@ def not_covered(machine: Machine) -> Iterator[Finding]:
 @lru_cache(maxsize=8)
 def _uncovered(machine: Machine) -> tuple[tuple[str, int | None, str, tuple[Hole, ...]], ...]:
     found: list[tuple[str, int | None, str, tuple[Hole, ...]]] = []
-    for nid, ram in sorted(machine.node_ram.items()):
-        holes = _convertible_holes(judge(machine, ram))
+    refused = _refused(machine)
+    for nid in sorted({*machine.node_ram, *refused}):
+        memory = machine.node_ram.get(nid, Ranges()) | refused.get(nid, Ranges())
+        holes = _convertible_holes(judge(machine, memory))
         if holes:
             found.append((f"node{nid}", nid, "", holes))
     for key, device in sorted(machine.dax.items()):
@@ -63,7 +65,7 @@ def hotplug_rejected(machine: Machine) -> Iterator[Finding]:
     """
     if machine.policies.hotplug is Hotplug.ALLOW:
         return
-    kept = _refused(machine)
+    kept = dict(_refused(machine))
     for nid, blocks in machine.node_blocks.items():
         size = machine.topology.memory.block_size
         offline = Ranges.of(Range(a * size, b * size) for a, b, block in blocks.runs() if not block.online)
@@ -78,6 +80,7 @@ def hotplug_rejected(machine: Machine) -> Iterator[Finding]:
         yield Finding("hotplug-rejected", Severity.INFO, f"node{nid}", reason, fix, nid, ranges=ranges)
 
 
+@lru_cache(maxsize=8)
 def _refused(machine: Machine) -> dict[int, Ranges]:
     # node -> memory modules that were refused when they were added
     refused: dict[int, Ranges] = {}

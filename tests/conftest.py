@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile(
     "tdxfs",
-    max_examples=int(os.environ.get("TDXFS_EXAMPLES", "60")),
+    max_examples=int(os.environ.get("TDXFS_EXAMPLES", "40")),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -12,12 +12,12 @@ from typing import Any
 
 from attrs import evolve, frozen
 
+from tdxfs import transitions
 from tdxfs.boot import boot
 from tdxfs.idlist import format_list
 from tdxfs.model import Machine, MemPolicy, Mode
-from tdxfs.policy import Policies
+from tdxfs.policy import Axis, Policies
 from tdxfs.ranges import Ranges, RunMap
-from tdxfs.transitions import offline_block
 
 
 @frozen
@@ -47,13 +47,13 @@ class OfflineBlocks:
     def __call__(self, machine: Machine) -> Machine:
         for run in self.runs:
             for number in range(run.start, run.end):
-                machine = offline_block(machine, number)
+                machine = transitions.offline_block(machine, number)
         return machine
 
 
 def offline(runs: Ranges) -> Remedy:
-    """Take the blocks offline with chmem."""
-    commands = (f"chmem --disable --blocks {run.start}-{run.end - 1}" for run in runs)
+    """Take the blocks offline with chmem; its manual's ``--blocks`` is unknown to util-linux 2.38, ``-b`` is not."""
+    commands = (f"chmem -d -b {run.start}-{run.end - 1}" for run in runs)
     return Remedy(" && ".join(commands), action=OfflineBlocks(runs))
 
 
@@ -95,19 +95,18 @@ def bind_process(pid: int, nodes: frozenset[int]) -> Remedy:
 
 @frozen
 class SetPolicy:
-    """Change a policy that a running kernel can change."""
+    """Change a policy axis that a running kernel can change."""
 
-    policies: Policies
+    axis: str
+    word: str
 
     def __call__(self, machine: Machine) -> Machine:
-        return evolve(machine, policies=self.policies)
+        return transitions.set_policy(machine, self.axis, self.word)
 
 
-def set_policy(machine: Machine, **axis: Any) -> Remedy:
+def set_policy(axis: str, value: Axis) -> Remedy:
     """Write one axis of the policy directory."""
-    ((name, value),) = axis.items()
-    command = f"echo {value} > /sys/kernel/mm/tdx/policy/{name}"
-    return Remedy(command, action=SetPolicy(evolve(machine.policies, **axis)))
+    return Remedy(f"echo {value} > /sys/kernel/mm/tdx/policy/{axis}", action=SetPolicy(axis, str(value)))
 
 
 @frozen

@@ -5,11 +5,13 @@ Compare drivers/base/memory.c and mm/memory_hotplug.c.
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import evolve
 
 from tdxfs.errors import InvalidValue, NotPermitted
 from tdxfs.model import Machine, Why, Zone
-from tdxfs.policy import Hotplug
+from tdxfs.policy import Hotplug, parse_axis
 from tdxfs.ranges import Range
 
 ONLINE_TYPES = ("online", "online_kernel", "online_movable")
@@ -48,6 +50,15 @@ def offline_block(machine: Machine, block_id: int) -> Machine:
     if block.zone is None:
         raise InvalidValue(f"memory{block_id} lies in several zones")
     return evolve(machine, blocks=machine.blocks.assign(block_id, block_id + 1, evolve(block, online=False)))
+
+
+def set_policy(machine: Machine, axis: str, word: str) -> Machine:
+    """What writing `word` to ``policy/<axis>`` does: InvalidValue if the axis has no such value."""
+    try:
+        change: dict[str, Any] = {axis: parse_axis(axis, word)}
+    except ValueError as error:
+        raise InvalidValue(str(error)) from error
+    return evolve(machine, policies=evolve(machine.policies, **change))
 
 
 def _is_tdx_memory(machine: Machine, block_id: int) -> bool:

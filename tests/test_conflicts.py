@@ -116,7 +116,7 @@ def assert_typable(machine, command):
         assert re.fullmatch(r"tdxfs mount( --policy [a-z]+=[a-z-]+)+ TOPOLOGY MOUNTPOINT", command)
     else:
         for part in command.split(" && "):
-            match = re.fullmatch(r"chmem --disable --blocks ([0-9]+)-([0-9]+)", part)
+            match = re.fullmatch(r"chmem -d -b ([0-9]+)-([0-9]+)", part)
             assert match, command
             states = [machine.blocks.get(number) for number in range(int(match[1]), int(match[2]) + 1)]
             # what Linux refuses: a block that is not there, is offline, or has several zones
@@ -302,7 +302,7 @@ class TestRules:
         finding = only(booted(HALF), "mixed-node")
 
         assert finding.reason == "Not all of the 2 GiB of node 1 can back a TDX guest (1 GiB not convertible)."
-        assert str(finding.remedy) == "chmem --disable --blocks 56-63"
+        assert str(finding.remedy) == "chmem -d -b 56-63"
 
     def test_incapable_blocks(self):
         """Those blocks by themselves."""
@@ -312,7 +312,7 @@ class TestRules:
         assert finding.reason == (
             "Memory blocks 56 to 63 of node 1 have pages that cannot back a TDX guest (1 GiB not convertible)."
         )
-        assert str(finding.remedy) == "chmem --disable --blocks 56-63"
+        assert str(finding.remedy) == "chmem -d -b 56-63"
 
     def test_one_incapable_block(self):
         """One block is spoken of in the singular, and chmem takes it as a range of one."""
@@ -323,7 +323,7 @@ class TestRules:
         assert finding.reason == (
             "Memory block 63 of node 1 has pages that cannot back a TDX guest (1 MiB not convertible)."
         )
-        assert str(finding.remedy) == "chmem --disable --blocks 63-63"
+        assert str(finding.remedy) == "chmem -d -b 63-63"
 
     def test_block_of_several_zones(self):
         """Block 0 has several zones, so Linux does not let it go offline: stay away from its node."""

@@ -113,6 +113,6 @@ def silent_report(machine: Machine) -> Iterator[Finding]:
     mainline: the guest's owner learns neither the address nor the reason.
     """
     if machine.policies.report is Report.SILENT and not all(verdicts(machine).values()):
-        fix = remedies.set_policy(machine, report=Report.MESSAGE)
+        fix = remedies.set_policy("report", Report.MESSAGE)
         reason = "A TDX guest that meets incapable memory dies without a reason."
         yield Finding("silent-report", Severity.INFO, "machine", reason, fix)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
+from tdxfs import transitions
 from tdxfs.conflicts import Finding, conflicts
-from tdxfs.model import Tdmr
+from tdxfs.model import Machine, Tdmr
 from tdxfs.policy import axes
 from tdxfs.ranges import Range
 from tdxfs.sysfs.attribute import Attribute, Directory, Tier, always, directories, ro
@@ -135,8 +136,15 @@ def _axis(name: str) -> Attribute[PolicyDir, tuple[str, Sequence[str]]]:
     def show(directory: PolicyDir) -> tuple[str, Sequence[str]]:
         return str(getattr(directory.machine.policies, name)), [str(value) for value in kind]
 
+    def store(directory: PolicyDir, word: str) -> Machine:
+        return transitions.set_policy(directory.machine, name, word)
+
     show.__doc__ = f"{kind.__doc__} {', '.join(map(str, kind))}."
-    return ro(CHOICE, name=name, mode=0o644 if name in WRITABLE else 0o444, tier=Tier.PROPOSED)(show)
+    axis = ro(CHOICE, name=name, mode=0o644 if name in WRITABLE else 0o444, tier=Tier.PROPOSED)(show)
+    if name in WRITABLE:
+        axis.takes = WORD
+        axis.store(store)
+    return axis
 
 
 for _name in axes():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import os
 import stat
 import struct
@@ -17,6 +18,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import tdxfs.server  # noqa: F401  before fuse: it says which libfuse
@@ -25,7 +27,7 @@ import fuse  # isort: skip
 
 from tdxfs.errors import UserError
 from tdxfs.sysfs.attribute import Directory, Entry, File, Link, Reader
-from tdxfs.tree import Entries, Tree, content, inode_number, stat_of
+from tdxfs.tree import Entries, Tree, content, inode_number
 
 PAGE_SIZE = 4096
 CACHED_PATHS = 65536
@@ -41,10 +43,21 @@ def _field(name: str) -> tuple[struct.Struct, int]:
     return struct.Struct({4: "=I", 8: "=q"}[column.size]), column.offset
 
 
-_FIELDS = {name: _field(name) for name in ("st_ino", "st_nlink", "st_mode", "st_uid", "st_gid", "st_rdev", "st_size")}
-_BLKSIZE = _field("st_blksize")
-_TIMES = [getattr(fuse.c_stat, name).offset for name in ("st_atimespec", "st_mtimespec", "st_ctimespec")]
-_TIMESPEC = struct.Struct("=qq")
+_INO, _NLINK, _MODE, _UID, _GID, _RDEV, _SIZE, _BLKSIZE = (
+    _field(f"st_{name}") for name in ("ino", "nlink", "mode", "uid", "gid", "rdev", "size", "blksize")
+)
+_TIMES = struct.Struct("=6q"), fuse.c_stat.st_atimespec.offset
+"""Seconds and nanoseconds of atime, mtime and ctime."""
+
+
+@lru_cache(maxsize=4096)
+def _shape(mode: int, nlink: int, size: int, rdev: int, uid: int, gid: int) -> bytes:
+    # the part of struct stat that many files share
+    buffer = bytearray(_STAT_SIZE)
+    values = (mode, nlink, size, rdev, uid, gid, PAGE_SIZE)
+    for (form, offset), value in zip((_MODE, _NLINK, _SIZE, _RDEV, _UID, _GID, _BLKSIZE), values, strict=True):
+        form.pack_into(buffer, offset, value)
+    return bytes(buffer)
 
 
 class _Open:
@@ -77,6 +90,7 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         self.paths: dict[bytes, tuple[bytes, Entry]] = {}
         self.directories: dict[str, Directory[Any]] = {}
         self.listings: dict[str, Entries] = {}
+        self.texts: dict[File, bytes] = {}
         self.kept: dict[bytes, dict[str, Any]] = {}
         self.generation = tree.generation
         self.handles: dict[int, _Open] = {}
@@ -101,9 +115,7 @@ class Server(fuse.FUSE):  # type: ignore[misc]
     def _find(self, path: bytes) -> tuple[bytes, Entry] | None:
         if self.generation != self.tree.generation:
             self.generation = self.tree.generation
-            self.paths.clear()
-            self.directories.clear()
-            self.listings.clear()
+            self._forget()
         known = self.paths.get(path)
         if known is not None:
             return known
@@ -112,43 +124,50 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         if entry is None:
             return None
         if len(self.paths) >= CACHED_PATHS:
-            self.paths.clear()
-            self.directories.clear()
+            self._forget()
         known = self.paths[path] = (self._stat(text, path, entry), entry)
         return known
 
+    def _forget(self) -> None:
+        self.paths.clear()
+        self.directories.clear()
+        self.listings.clear()
+        self.texts.clear()
+
     def _entry(self, text: str) -> Entry | None:
-        if text == "/":
-            return self.tree.root
         parent, _, name = text.rpartition("/")
         directory = self.directories.get(parent)
         if directory is None:
-            found = self._entry(parent or "/")
-            if not isinstance(found, Directory):
+            directory = self._directory(parent)
+        if directory is None:
+            return None
+        return directory.lookup(name, self.tree.tiers) if name else directory
+
+    def _directory(self, text: str) -> Directory[Any] | None:
+        # the directory at a path without a slash at its end: "" is the root
+        found = self.directories.get(text)
+        if found is None:
+            entry = self._entry(text) if text else self.tree.root
+            if not isinstance(entry, Directory):
                 return None
-            directory = self.directories[parent] = found
-        return directory.lookup(name, self.tree.tiers)
+            found = self.directories[text] = entry
+        return found
 
     def _stat(self, text: str, path: bytes, entry: Entry) -> bytes:
-        seen = stat_of(entry)
-        kept = self.kept.get(path, {})
-        values = {
-            "st_ino": inode_number(text) & 0x7FFFFFFFFFFFFFFF,
-            "st_nlink": self.tree.nlink(entry),
-            "st_mode": kept.get("mode", seen.mode),
-            "st_uid": kept.get("uid", 0),
-            "st_gid": kept.get("gid", 0),
-            "st_rdev": seen.rdev,
-            "st_size": seen.size,
-        }
-        buffer = bytearray(_STAT_SIZE)
-        for name, value in values.items():
-            form, offset = _FIELDS[name]
-            form.pack_into(buffer, offset, value)
-        _BLKSIZE[0].pack_into(buffer, _BLKSIZE[1], PAGE_SIZE)
-        now = time.time_ns()
-        for offset, when in zip(_TIMES, kept.get("times", (now, now, now)), strict=True):
-            _TIMESPEC.pack_into(buffer, offset, *divmod(when, 1_000_000_000))
+        if isinstance(entry, Directory):
+            mode, size, rdev, nlink = entry.MODE, 0, 0, entry.nlink(self.tree.tiers)
+        else:
+            mode, size, rdev, nlink = entry.mode, entry.size, entry.rdev, 1
+        uid = gid = 0
+        now = divmod(time.time_ns(), 1_000_000_000)
+        times = (*now, *now, *now)
+        if path in self.kept:
+            kept = self.kept[path]
+            mode, uid, gid = kept.get("mode", mode), kept.get("uid", 0), kept.get("gid", 0)
+            times = kept.get("times", times)
+        buffer = bytearray(_shape(mode, nlink, size, rdev, uid, gid))
+        _INO[0].pack_into(buffer, _INO[1], inode_number(text))
+        _TIMES[0].pack_into(buffer, _TIMES[1], *times)
         return bytes(buffer)
 
     def _keep(self, path: bytes, **what: Any) -> int:
@@ -202,7 +221,7 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         if reader is Reader.RECORDS:
             return self._read_record(handle, buf, size)
         if offset == 0 or data is None:
-            data = handle.data = content(handle.file)
+            data = handle.data = self._text(handle.file)
         if reader is Reader.CPUMASK:
             # cpumap_print_to_pagebuf(): every read ends one byte early, and past the end is EPERM
             if offset >= handle.file.size:
@@ -215,6 +234,13 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         part = data[offset : offset + size] if offset or size < len(data) else data
         ctypes.memmove(buf, part, len(part))
         return len(part)
+
+    def _text(self, file: File) -> bytes:
+        # a machine never changes: what one of its files shows is shown once
+        text = self.texts.get(file)
+        if text is None:
+            text = self.texts[file] = content(file)
+        return text
 
     def _renew(self, handle: _Open, path: bytes) -> bool:
         # the machine has changed: what an open file shows next is the new one's, if it is still there
@@ -252,29 +278,32 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         return 0
 
     def readdir(self, path: bytes, buf: Any, filler: Any, offset: int, fip: Any) -> int:
-        self._find(path)
-        text = path.decode("utf-8", "surrogateescape")
-        listing = self.listings.get(text)
+        known = self._find(path)
+        if known is None or not isinstance(known[1], Directory):
+            return -errno.ENOENT
+        here = known[1].path
+        listing = self.listings.get(here)
         if listing is None:
             if len(self.listings) >= 4:
                 self.listings.pop(next(iter(self.listings)))
-            listing = self.listings[text] = self.tree.list(text)
+            listing = self.listings[here] = self.tree.entries(known[1])
         entry = fuse.c_stat()
+        seen = ctypes.pointer(entry)
         if offset == 0:
-            entry.st_mode, entry.st_ino = stat.S_IFDIR, inode_number(text)
-            if filler(buf, b".", entry, DOT_OFFSET):
+            entry.st_mode, entry.st_ino = stat.S_IFDIR, inode_number(here or "/")
+            if filler(buf, b".", seen, DOT_OFFSET):
                 return 0
         if offset <= DOT_OFFSET:
-            entry.st_mode, entry.st_ino = stat.S_IFDIR, inode_number(text.rpartition("/")[0] or "/")
-            if filler(buf, b"..", entry, listing.first):
+            entry.st_mode, entry.st_ino = stat.S_IFDIR, inode_number(here.rpartition("/")[0] or "/")
+            if filler(buf, b"..", seen, listing.first):
                 return 0
-        below = "/" if text == "/" else text + "/"
+        below = here + "/"
         for name, kind, after in listing.following(max(offset, 2)):
             entry.st_mode, entry.st_ino = kind, inode_number(below + name)
-            if filler(buf, name.encode("utf-8", "surrogateescape"), entry, after):
+            if filler(buf, name.encode("utf-8", "surrogateescape"), seen, after):
                 return 0
         if len(listing.names) > CACHED_PATHS:
-            del self.listings[text]
+            del self.listings[here]
         return 0
 
     # --- what sysfs refuses, and how ---------------------------------------------------
@@ -296,8 +325,8 @@ class Server(fuse.FUSE):  # type: ignore[misc]
 
     def truncate(self, path: bytes, length: int) -> int:
         # the size stays; O_TRUNC arrives as this, and sets every time to now
-        now = time.time_ns()
-        return self._keep(path, times=(now, now, now))
+        now = divmod(time.time_ns(), 1_000_000_000)
+        return self._keep(path, times=(*now, *now, *now))
 
     def ftruncate(self, path: bytes, length: int, fip: Any) -> int:
         return 0
@@ -311,12 +340,12 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         return self._keep(path, **new)
 
     def utimens(self, path: bytes, buf: Any) -> int:
-        now = time.time_ns()
-        times = (now, now)
+        now = divmod(time.time_ns(), 1_000_000_000)
+        times = (*now, *now)
         if buf:
             both = (buf.contents.actime, buf.contents.modtime)
-            times = (both[0].tv_sec * 10**9 + both[0].tv_nsec, both[1].tv_sec * 10**9 + both[1].tv_nsec)
-        return self._keep(path, times=(*times, now))
+            times = (both[0].tv_sec, both[0].tv_nsec, both[1].tv_sec, both[1].tv_nsec)
+        return self._keep(path, times=(*times, *now))
 
     def statfs(self, path: bytes, buf: Any) -> int:
         buf.contents.f_bsize = buf.contents.f_frsize = PAGE_SIZE
@@ -333,6 +362,8 @@ def serve(tree: Tree, mountpoint: str, ready: Callable[[], None]) -> None:
     Serve `tree` at `mountpoint` until it is unmounted or the process gets SIGTERM or
     SIGINT; `ready` is called once the kernel has begun to talk to us. UserError if libfuse cannot mount.
     """
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)  # what is kept for the paths looked at makes no cycles
     everybody = {"allow_other": True} if os.geteuid() == 0 else {}
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as said:  # by libfuse and fusermount: the reason, if they cannot mount

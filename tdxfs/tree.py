@@ -7,7 +7,8 @@ building a tree; a directory lists from the model's own sets. It knows nothing o
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import lru_cache
 from threading import Lock
 from typing import Any
 
@@ -27,7 +28,9 @@ def name_hash(name: str) -> int:
     31-bit hash by which kernfs orders a directory (``kernfs_name_hash`` without a
     namespace; facts: sysfs-semantics 4.1).
     """
-    return _finish(_mix(0, name))
+    # names of one family differ in their last character: what stands before it is mixed once
+    h = (_mix(_mixed(name[:-1]), name[-1:]) * 0x61C8864680B583EB & 0xFFFFFFFFFFFFFFFF) >> 32 & 0x7FFFFFFF
+    return h + 2 if h < 2 else h if h < LAST_OFFSET else LAST_OFFSET - 1
 
 
 def _mix(x: int, text: str) -> int:
@@ -36,20 +39,9 @@ def _mix(x: int, text: str) -> int:
     return x
 
 
-def _finish(x: int) -> int:
-    h = (x * 0x61C8864680B583EB & 0xFFFFFFFFFFFFFFFF) >> 32 & 0x7FFFFFFF
-    return min(h + 2 if h < 2 else h, 0x7FFFFFFE)
-
-
-def _hashes(names: Iterable[str]) -> Iterator[int]:
-    # names of one family differ in their last character: what stands before it is mixed once
-    known: dict[str, int] = {}
-    for name in names:
-        stem = name[:-1]
-        x = known.get(stem)
-        if x is None:
-            x = known[stem] = _mix(0, stem)
-        yield _finish(_mix(x, name[-1]))
+@lru_cache(maxsize=4096)
+def _mixed(stem: str) -> int:
+    return _mix(0, stem)
 
 
 def inode_number(path: str) -> int:
@@ -210,9 +202,11 @@ class Tree:
         entry = self.lookup(path)
         if not isinstance(entry, Directory):
             raise NotADirectory(path)
-        unsorted = list(entry.entries(self.tiers))
-        hashes = _hashes(name for name, _ in unsorted)
-        rows = sorted((at, name, kind) for at, (name, kind) in zip(hashes, unsorted, strict=True))
+        return self.entries(entry)
+
+    def entries(self, directory: Directory[Any]) -> Entries:
+        """The same of a directory that has been looked up."""
+        rows = sorted((name_hash(name), name, kind) for name, kind in directory.entries(self.tiers))
         if not rows:
             return Entries((), (), ())
         offsets, names, types = zip(*rows, strict=True)

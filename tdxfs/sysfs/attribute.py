@@ -45,6 +45,7 @@ import re
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 from enum import Enum
+from functools import lru_cache
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, cast
 
 from attrs import define, frozen
@@ -110,13 +111,21 @@ class File:
 
 @define(eq=False)
 class Link:
-    """A symbolic link; `target` is relative, as the kernel makes it."""
+    """A symbolic link."""
 
-    target: str
+    to: str
+    """The absolute path it leads to."""
+    directory: str
+    """The path of the directory it is in."""
     mode: ClassVar[int] = stat.S_IFLNK | 0o777
     size: ClassVar[int] = 0
     nlink: ClassVar[int] = 1
     rdev: ClassVar[int] = 0
+
+    @property
+    def target(self) -> str:
+        """The text of the link, relative as the kernel makes it."""
+        return relative(self.to, self.directory)
 
 
 Entry: TypeAlias = "File | Link | Directory[Any]"
@@ -134,8 +143,8 @@ class _Declared:
     until: str = ""
     """First kernel that lacks it again, "" for none."""
 
-    def on(self, machine: Machine, tiers: Collection[Tier]) -> bool:
-        kernel = machine.topology.kernel
+    def on(self, kernel: str, tiers: Collection[Tier]) -> bool:
+        """Whether this kernel has it, and a mount of these tiers shows it."""
         return (
             self.tier in tiers
             and (not self.since or kernel_at_least(kernel, self.since))
@@ -185,8 +194,11 @@ class Attribute(_Declared, Generic[D, V]):
         self.dynamic_mode = mode
         return mode
 
+    def there(self, directory: D) -> bool:
+        return self.is_visible is None or self.is_visible(directory)
+
     def entry(self, directory: D) -> File | None:
-        if self.is_visible is not None and not self.is_visible(directory):
+        if not self.there(directory):
             return None
         size = self.size if isinstance(self.size, int) else self.size(directory.machine)
         mode = self.mode if self.dynamic_mode is None else self.dynamic_mode(directory)
@@ -240,9 +252,12 @@ class LinkTo(_Declared, Generic[D]):
     def __get__(self, directory: D | None, owner: Any) -> Any:
         return self if directory is None else self.target(directory)
 
+    def there(self, directory: D) -> bool:
+        return self.target(directory) is not None
+
     def entry(self, directory: D) -> Link | None:
         target = self.target(directory)
-        return None if target is None else Link(relative(target, directory.path))
+        return None if target is None else Link(target, directory.path)
 
 
 @define(eq=False)
@@ -253,8 +268,11 @@ class Subdirectory(_Declared, Generic[D]):
     is_visible: Callable[[D], bool] | None = None
     type: ClassVar[int] = stat.S_IFDIR
 
+    def there(self, directory: D) -> bool:
+        return self.is_visible is None or self.is_visible(directory)
+
     def entry(self, directory: D) -> Directory[Any] | None:
-        if self.is_visible is not None and not self.is_visible(directory):
+        if not self.there(directory):
             return None
         return self.cls(f"{directory.path}/{self.name}", directory.machine, directory.key)
 
@@ -322,7 +340,7 @@ class Links(_Family[D]):
     type: ClassVar[int] = stat.S_IFLNK
 
     def make(self, directory: D, name: str, key: Any) -> Link:
-        return Link(relative(self.to(directory.machine, key), directory.path))
+        return Link(self.to(directory.machine, key), directory.path)
 
 
 @define(eq=False)
@@ -410,40 +428,60 @@ class Directory(Generic[K]):
         """Whether a directory of a fixed place (`root.FIXED`) is there on this machine."""
         return True
 
+    def _shown(self, tiers: Collection[Tier]) -> _Shown:
+        return _shown(cast(Any, type(self)), self.machine.topology.kernel, frozenset(tiers))
+
     def lookup(self, name: str, tiers: Collection[Tier] = ALL_TIERS) -> Entry | None:
         """The entry called `name`, or None: costs the same however many there are."""
-        declared = self.DECLARED.get(name)
-        if declared is not None and declared.on(self.machine, tiers):
+        shown = self._shown(tiers)
+        declared = shown.declared.get(name)
+        if declared is not None:
             entry = declared.entry(self)
             if entry is not None:
                 return entry
-        for family in self.FAMILIES:
-            if family.on(self.machine, tiers):
-                key = family.find(self, name)
-                if key is not None:
-                    return family.make(self, name, key)
+        for family in shown.families:
+            key = family.find(self, name)
+            if key is not None:
+                return family.make(self, name, key)
         return None
 
     def entries(self, tiers: Collection[Tier] = ALL_TIERS) -> Iterator[tuple[str, int]]:
         """Name and file type (``S_IFDIR``…) of every entry, in no particular order."""
-        for name, declared in self.DECLARED.items():
-            if declared.on(self.machine, tiers) and declared.entry(self) is not None:
+        shown = self._shown(tiers)
+        for name, declared in shown.declared.items():
+            if declared.there(self):
                 yield name, declared.type
-        for family in self.FAMILIES:
-            if family.on(self.machine, tiers):
-                for name in family.names(self):
-                    yield name, family.type
+        for family in shown.families:
+            for name in family.names(self):
+                yield name, family.type
 
     def nlink(self, tiers: Collection[Tier] = ALL_TIERS) -> int:
         """2 + subdirectories, as kernfs counts; families are counted, not listed."""
-        count = 2
-        for declared in self.DECLARED.values():
-            if isinstance(declared, Subdirectory) and declared.on(self.machine, tiers):
-                count += declared.entry(self) is not None
-        for family in self.FAMILIES:
-            if isinstance(family, Directories) and family.on(self.machine, tiers):
-                count += len(family.keys(self))
-        return count
+        shown = self._shown(tiers)
+        return (
+            2
+            + sum(subdirectory.there(self) for subdirectory in shown.subdirectories)
+            + sum(len(family.keys(self)) for family in shown.families if isinstance(family, Directories))
+        )
+
+
+@frozen
+class _Shown:
+    """What of a class one kernel and one choice of tiers show."""
+
+    declared: dict[str, Attribute[Any, Any] | LinkTo[Any] | Subdirectory[Any]]
+    subdirectories: tuple[Subdirectory[Any], ...]
+    families: tuple[Directories[Any] | Links[Any] | Files[Any] | CharDevices[Any], ...]
+
+
+@lru_cache(maxsize=4096)
+def _shown(cls: DirectoryClass, kernel: str, tiers: frozenset[Tier]) -> _Shown:
+    declared = {name: one for name, one in cls.DECLARED.items() if one.on(kernel, tiers)}
+    return _Shown(
+        declared,
+        tuple(one for one in declared.values() if isinstance(one, Subdirectory)),
+        tuple(family for family in cls.FAMILIES if family.on(kernel, tiers)),
+    )
 
 
 def _doc(function: Callable[..., Any]) -> str:
@@ -595,7 +633,7 @@ def documented(classes: Iterable[DirectoryClass]) -> Iterator[Documented]:
 def value_of(directory: Directory[Any], name: str) -> Any:
     """The JSON value of attribute `name`; None where it is absent or cannot be shown."""
     attribute = directory.DECLARED.get(name)
-    if not isinstance(attribute, Attribute) or attribute.entry(directory) is None:
+    if not isinstance(attribute, Attribute) or not attribute.there(directory):
         return None
     try:
         return attribute.codec.plain(attribute.show_value(directory))

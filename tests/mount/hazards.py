@@ -12,7 +12,7 @@ from tdxfs.sysfs.attribute import Directory, ro
 from tdxfs.sysfs.codec import DECIMAL, LINE, Codec
 from tdxfs.tree import Tree
 
-SHOWN = itertools.count(5)
+SHOWN, CHANGES = itertools.count(5), itertools.count()
 LENGTHS = (1, 200, 9, 3000, 20)
 
 
@@ -58,5 +58,17 @@ class Hazards(Directory[Any]):
         return 5
 
 
+class Restless(Tree):
+    """A tree whose machine is another one at every look."""
+
+    @property
+    def generation(self):
+        return next(CHANGES)
+
+    @generation.setter
+    def generation(self, number):
+        assert number == 0
+
+
 if __name__ == "__main__":
-    run_foreground(Tree(Hazards, boot(Topology())), Path(sys.argv[1]), lambda: print("ready", flush=True))
+    run_foreground(Restless(Hazards, boot(Topology())), Path(sys.argv[1]), lambda: print("ready", flush=True))

@@ -7,10 +7,12 @@ is counted but does not make its node mixed: no guest could ever get it.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from attrs import frozen
 
 from tdxfs.model import PAGE_SIZE, Machine, Why
-from tdxfs.nodes import pfn_to_nid
+from tdxfs.nodes import has_memory, pfn_to_nid
 from tdxfs.ranges import Range, Ranges
 
 CAPABLE, MIXED, INCAPABLE = "capable", "mixed", "incapable"
@@ -85,6 +87,12 @@ def _given_away(machine: Machine, holes: list[Hole]) -> tuple[Hole, ...]:
 def judge_node(machine: Machine, nid: int) -> Verdict:
     """The verdict on the online memory of a node."""
     return judge(machine, online_memory(machine, nid))
+
+
+@lru_cache(maxsize=4)
+def node_verdicts(machine: Machine) -> dict[int, Verdict]:
+    """The verdict on each node that has memory online, by node id."""
+    return {nid: judge_node(machine, nid) for nid in sorted(has_memory(machine))}
 
 
 def online_memory(machine: Machine, nid: int) -> Ranges:

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tdxfs.server import is_mounted, unmount
@@ -76,24 +76,48 @@ def read(path: Path, times: int) -> float:
     return (time.perf_counter() - start) / times
 
 
-def sample(name: str) -> dict[str, float]:
-    """Every measurement of one machine, once."""
-    found: dict[str, float] = {}
-    with mounted(name) as (root, seconds):
-        pid = server_of(root)
-        found["ready"] = seconds
-        found["memory when ready"] = memory(pid)
-        for what, file in FILES.items():
-            found[f"first: {what}"] = read(root / file, 1)
-        again = {what: read(root / file, 300) for what, file in FILES.items()}
-        found |= {f"again: {what}": seconds for what, seconds in again.items()}
-        found["one attribute"] = statistics.median(again.values())
-        found["memory"] = memory(pid)
-        start = time.perf_counter()
-        found["blocks listed"] = sum(entry.startswith("memory") for entry in os.listdir(root / BLOCKS))
-        found["list of blocks"] = time.perf_counter() - start
-        found["memory after the list"] = memory(pid)
+def sample() -> dict[str, dict[str, float]]:
+    """Every measurement of both machines, once, next to each other; reading bound to one CPU."""
+    found: dict[str, dict[str, float]] = {SMALL: {}, LARGE: {}}
+    with ExitStack() as stack:
+        roots, pids = {}, {}
+        for name, mine in found.items():
+            roots[name], mine["ready"] = stack.enter_context(mounted(name))
+            pids[name] = server_of(roots[name])
+            mine["memory when ready"] = memory(pids[name])
+        with bound(*pids.values()):
+            for what, file in FILES.items():
+                for name, mine in found.items():
+                    mine[f"first: {what}"] = read(roots[name] / file, 1)
+            again: dict[str, list[float]] = {SMALL: [], LARGE: []}
+            for what, file in FILES.items():
+                for _ in range(5):
+                    for name, seconds in again.items():
+                        seconds.append(read(roots[name] / file, 100))
+                for name, mine in found.items():
+                    mine[f"again: {what}"] = statistics.median(again[name][-5:])
+            for name, mine in found.items():
+                mine["one attribute"] = statistics.median(again[name])
+                mine["memory"] = memory(pids[name])
+        for name, mine in found.items():
+            start = time.perf_counter()
+            mine["blocks listed"] = sum(entry.startswith("memory") for entry in os.listdir(roots[name] / BLOCKS))
+            mine["list of blocks"] = time.perf_counter() - start
+            mine["memory after the list"] = memory(pids[name])
     return found
+
+
+@contextmanager
+def bound(*pids: int) -> Iterator[None]:
+    """This process and `pids` on one CPU for the time of a ``with`` block."""
+    cpus = os.sched_getaffinity(0)
+    for pid in (0, *pids):
+        os.sched_setaffinity(pid, {min(cpus)})
+    try:
+        yield
+    finally:
+        for pid in (0, *pids):
+            os.sched_setaffinity(pid, cpus)
 
 
 def shown(what: str, value: float) -> str:
@@ -110,8 +134,8 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     samples: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in (SMALL, LARGE)}
     for _ in range(rounds):
-        for name in (SMALL, LARGE):
-            for what, value in sample(name).items():
+        for name, found in sample().items():
+            for what, value in found.items():
                 samples[name][what].append(value)
     medians = {name: {what: statistics.median(values) for what, values in samples[name].items()} for name in samples}
     print(f"{'':28}{SMALL:>14}{LARGE:>14}{'ratio':>8}")

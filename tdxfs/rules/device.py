@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tdxfs import nodes, remedies
-from tdxfs.capability import judge, judge_dax, judge_node, judge_target_node
+from tdxfs.capability import judge, judge_dax, judge_target_node, node_verdicts
 from tdxfs.model import Driver, Machine, Why
 from tdxfs.policy import Validate
 from tdxfs.ranges import Ranges
@@ -36,7 +36,7 @@ def dax_would_mix_node(machine: Machine) -> Iterator[Finding]:
     would not be any more, and guests on that node could be given memory that kills them. Unless
     hotplug=allow the kernel does not let it come to that.
     """
-    verdicts = {nid: judge_node(machine, nid) for nid in nodes.has_memory(machine)}
+    verdicts = node_verdicts(machine)
     for key, device in sorted(machine.dax.items()):
         target = machine.regions[key[0]].target_node
         if device.driver is Driver.KMEM or target is None or not verdicts.get(target):

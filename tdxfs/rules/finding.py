@@ -8,8 +8,7 @@ from functools import lru_cache
 
 from attrs import frozen
 
-from tdxfs import nodes
-from tdxfs.capability import Hole, Verdict, judge_node
+from tdxfs.capability import Hole, Verdict, node_verdicts
 from tdxfs.model import Machine, Why
 from tdxfs.ranges import Range, Ranges
 from tdxfs.remedies import Remedy
@@ -49,9 +48,8 @@ class Finding:
 @lru_cache(maxsize=8)
 def verdicts(machine: Machine) -> dict[int, Verdict]:
     """Of the nodes that a task can be given memory from: node id -> verdict."""
-    found = sorted(nodes.has_memory(machine))
     mems = machine.default_mems
-    return {nid: judge_node(machine, nid) for nid in found if mems is None or nid in mems}
+    return {nid: verdict for nid, verdict in node_verdicts(machine).items() if mems is None or nid in mems}
 
 
 def capable(machine: Machine) -> frozenset[int]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from functools import lru_cache
 
 from tdxfs import counters, nodes
-from tdxfs.capability import CAPABLE, INCAPABLE, MIXED, Verdict, judge_node
-from tdxfs.model import Machine
+from tdxfs.capability import CAPABLE, INCAPABLE, MIXED, Verdict, judge_node, node_verdicts
 from tdxfs.sysfs import paths
 from tdxfs.sysfs.attribute import Directory, Reader, Tier, always, directories, link, links, ro, subdirectory, wo
 from tdxfs.sysfs.codec import BOOL, DECIMAL, LIST, MASK, NOTHING, STAT, Codec, Mask
@@ -24,12 +22,6 @@ NODE_MEMINFO: Codec[tuple[int, str, Mapping[str, int]]] = Codec(
 )
 
 
-@lru_cache(maxsize=4)
-def verdicts(machine: Machine) -> dict[int, Verdict]:
-    """The verdict on each node that has memory online."""
-    return {nid: judge_node(machine, nid) for nid in sorted(nodes.has_memory(machine))}
-
-
 class X86NodeDir(Directory[int]):
     """What x86 says of a node: SGX in Linux, and TDX."""
 
@@ -37,7 +29,10 @@ class X86NodeDir(Directory[int]):
 
     def _there(self) -> bool:
         # absent where it makes no sense, never a made-up 0: no TDX, or no memory to speak of
-        return self.machine.topology.tdx is not None and self.key in verdicts(self.machine)
+        return self.machine.topology.tdx is not None and self.key in nodes.has_memory(self.machine)
+
+    def _verdict(self) -> Verdict:
+        return judge_node(self.machine, self.key)
 
     @ro(BOOL, tier=Tier.PROPOSED)
     def tdx_capable(self) -> bool:
@@ -45,7 +40,7 @@ class X86NodeDir(Directory[int]):
         1 if every page of the node that can be given away can back a TDX guest, else 0.
         Absent when the platform has no TDX or the node no memory online.
         """
-        return bool(verdicts(self.machine)[self.key])
+        return bool(self._verdict())
 
     @ro(DECIMAL, tier=Tier.PROPOSED)
     def tdx_convertible_bytes(self) -> int:
@@ -53,7 +48,7 @@ class X86NodeDir(Directory[int]):
         Bytes of the node's online memory inside a convertible memory range (CMR).
         Absent when the platform has no TDX or the node no memory online.
         """
-        return verdicts(self.machine)[self.key].convertible
+        return self._verdict().convertible
 
     @ro(DECIMAL, tier=Tier.PROPOSED)
     def tdx_usable_bytes(self) -> int:
@@ -62,7 +57,7 @@ class X86NodeDir(Directory[int]):
         TDMR, outside its reserved areas and PAMTs. Absent when the platform has no TDX or the
         node no memory online.
         """
-        return verdicts(self.machine)[self.key].usable
+        return self._verdict().usable
 
     @ro(DECIMAL, tier=Tier.PROPOSED)
     def tdx_total_bytes(self) -> int:
@@ -70,7 +65,7 @@ class X86NodeDir(Directory[int]):
         Bytes of the node's online memory, PAMTs and the first MiB included. Absent when the
         platform has no TDX or the node no memory online.
         """
-        return verdicts(self.machine)[self.key].total
+        return self._verdict().total
 
     tdx_capable.visible(_there)
     tdx_convertible_bytes.visible(_there)
@@ -240,7 +235,7 @@ class NodeRoot(DeviceDir[None]):
         return nodes.generic_initiators(self.machine)
 
     def _word(self, word: str) -> frozenset[int]:
-        return frozenset(nid for nid, verdict in verdicts(self.machine).items() if verdict.word == word)
+        return frozenset(nid for nid, verdict in node_verdicts(self.machine).items() if verdict.word == word)
 
     def _has_tdx(self) -> bool:
         return self.machine.topology.tdx is not None

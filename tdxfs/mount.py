@@ -17,9 +17,10 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import tdxfs.server  # noqa: F401  before fuse: it says which libfuse
 
@@ -31,6 +32,8 @@ from tdxfs.tree import Entries, Tree, content, inode_number
 
 PAGE_SIZE = 4096
 CACHED_PATHS = 65536
+CACHED_NAMES = 4096
+"""A directory with more is listed anew each time."""
 FOREVER = 3600
 DOT_OFFSET = 1
 """d_off of ``.``, as kernfs."""
@@ -58,6 +61,16 @@ def _shape(mode: int, nlink: int, size: int, rdev: int, uid: int, gid: int) -> b
     for (form, offset), value in zip((_MODE, _NLINK, _SIZE, _RDEV, _UID, _GID, _BLKSIZE), values, strict=True):
         form.pack_into(buffer, offset, value)
     return bytes(buffer)
+
+
+_Row: TypeAlias = tuple[bytes, int, int, int]
+
+
+def _rows(here: str, listing: Entries, offset: int) -> Iterator[_Row]:
+    # name, type, inode number and d_off, as filler() takes them
+    below = here + "/"
+    for name, kind, after in listing.following(offset):
+        yield name.encode("utf-8", "surrogateescape"), kind, inode_number(below + name), after
 
 
 class _Open:
@@ -90,6 +103,7 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         self.paths: dict[bytes, tuple[bytes, Entry]] = {}
         self.directories: dict[str, Directory[Any]] = {}
         self.listings: dict[str, Entries] = {}
+        self.rows: dict[str, list[_Row]] = {}
         self.texts: dict[File, bytes] = {}
         self.kept: dict[bytes, dict[str, Any]] = {}
         self.generation = tree.generation
@@ -132,16 +146,15 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         self.paths.clear()
         self.directories.clear()
         self.listings.clear()
+        self.rows.clear()
         self.texts.clear()
 
     def _entry(self, text: str) -> Entry | None:
         parent, _, name = text.rpartition("/")
-        directory = self.directories.get(parent)
-        if directory is None:
-            directory = self._directory(parent)
-        if directory is None:
-            return None
-        return directory.lookup(name, self.tree.tiers) if name else directory
+        directory = self.directories.get(parent) or self._directory(parent)
+        if directory is None or not name:
+            return directory
+        return directory.lookup(name, self.tree.tiers)
 
     def _directory(self, text: str) -> Directory[Any] | None:
         # the directory at a path without a slash at its end: "" is the root
@@ -180,10 +193,9 @@ class Server(fuse.FUSE):  # type: ignore[misc]
 
     def getattr(self, path: bytes, buf: Any) -> int:
         known = self.paths.get(path) if self.generation == self.tree.generation else None
+        known = known or self._find(path)
         if known is None:
-            known = self._find(path)
-            if known is None:
-                return -errno.ENOENT
+            return -errno.ENOENT
         ctypes.memmove(buf, known[0], _STAT_SIZE)
         return 0
 
@@ -284,9 +296,7 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         here = known[1].path
         listing = self.listings.get(here)
         if listing is None:
-            if len(self.listings) >= 4:
-                self.listings.pop(next(iter(self.listings)))
-            listing = self.listings[here] = self.tree.entries(known[1])
+            listing = self.listings[here] = self._list(known[1])
         entry = fuse.c_stat()
         seen = ctypes.pointer(entry)
         if offset == 0:
@@ -297,14 +307,26 @@ class Server(fuse.FUSE):  # type: ignore[misc]
             entry.st_mode, entry.st_ino = stat.S_IFDIR, inode_number(here.rpartition("/")[0] or "/")
             if filler(buf, b"..", seen, listing.first):
                 return 0
-        below = here + "/"
-        for name, kind, after in listing.following(max(offset, 2)):
-            entry.st_mode, entry.st_ino = kind, inode_number(below + name)
-            if filler(buf, name.encode("utf-8", "surrogateescape"), seen, after):
+        for name, entry.st_mode, entry.st_ino, after in self._rows(here, listing, max(offset, 2)):
+            if filler(buf, name, seen, after):
                 return 0
-        if len(listing.names) > CACHED_PATHS:
+        if len(listing.names) > CACHED_NAMES:
             del self.listings[here]
         return 0
+
+    def _list(self, directory: Directory[Any]) -> Entries:
+        if len(self.listings) >= CACHED_PATHS // 16:
+            self.listings.clear()
+            self.rows.clear()
+        return self.tree.entries(directory)
+
+    def _rows(self, here: str, listing: Entries, offset: int) -> Iterable[_Row]:
+        if len(listing.names) > CACHED_NAMES:
+            return _rows(here, listing, offset)
+        rows = self.rows.get(here)
+        if rows is None:
+            rows = self.rows[here] = list(_rows(here, listing, 2))
+        return rows if offset == 2 else rows[bisect_left(listing.offsets, offset) :]
 
     # --- what sysfs refuses, and how ---------------------------------------------------
 

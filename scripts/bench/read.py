@@ -1,11 +1,17 @@
-"""Reading through a mount, against C, naive fusepy and plain files; see scripts/bench/read."""
+"""Reading through a mount, against C, naive fusepy and plain files; see scripts/bench/read.
+
+Bound to one CPU, client and server never run at once: what both of them run is the time it takes, and other
+load on the machine does not count. Free, it is the time that passes, which is what a user sees.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 import random
+import resource
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -91,6 +97,20 @@ def machine(blocks: int) -> Topology:
 
 
 @define
+class Mount:
+    """A mounted system, or the plain directory."""
+
+    root: Path
+    server: int = 0
+    """Pid; 0: none."""
+
+    def ran(self) -> int:
+        """Nanoseconds that the server has run, all its threads together."""
+        # clock_getcpuclockid(3), which Python lacks
+        return time.clock_gettime_ns((~self.server << 3) | 2) if self.server else 0
+
+
+@define
 class Bench:
     """What all measurements share."""
 
@@ -100,36 +120,41 @@ class Bench:
     blocks: int
     effort: int
     """How often each file is read for one sample."""
+    bound: bool = False
+    """Whether clients and servers are on one CPU."""
     serial: int = 0
 
-    def client(self, *arguments: object, paths: list[str] | None = None) -> float:
+    def client(self, mount: Mount, *arguments: object, paths: list[str] | None = None) -> float:
         """Nanoseconds per operation of one run of the C client."""
         text = "".join(f"{path}\n" for path in paths or [])
+        before = mount.ran()
         done = subprocess.run(
             [self.work / "client", *map(str, arguments)], input=text, capture_output=True, text=True, check=True
         )
-        spent, count = map(int, done.stdout.split())
-        return spent / max(count, 1)
+        passed, ran, count = map(int, done.stdout.split())
+        return (ran + mount.ran() - before if self.bound else passed) / max(count, 1)
 
-    def tool(self, command: str) -> float:
+    def tool(self, mount: Mount, command: str) -> float:
         """Nanoseconds that an unmodified tool takes."""
-        start = time.perf_counter_ns()
+        start, before, children = time.perf_counter_ns(), mount.ran(), resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(shlex.split(command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
-        return time.perf_counter_ns() - start
+        passed, after = time.perf_counter_ns() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+        ran = after.ru_utime + after.ru_stime - children.ru_utime - children.ru_stime
+        return ran * 1e9 + mount.ran() - before if self.bound else passed
 
-    def parallel(self, root: Path) -> float:
+    def parallel(self, mount: Mount) -> float:
         """Nanoseconds per file while four clients read."""
-        paths = [f"{root}/sys/{file}" for file in FILES]
-        start = time.perf_counter_ns()
+        paths = "".join(f"{mount.root}/sys/{file}\n" for file in FILES).encode()
+        start, before = time.perf_counter_ns(), mount.ran()
         readers = [
             subprocess.Popen(
-                [self.work / "client", "w1", str(self.effort)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+                [self.work / "client", "w1", str(self.effort)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
             )
             for _ in range(4)
         ]
-        for reader in readers:
-            reader.communicate("".join(f"{path}\n" for path in paths).encode())
-        return (time.perf_counter_ns() - start) / (4 * self.effort * len(paths))
+        ran = sum(int(reader.communicate(paths)[0].split()[1]) for reader in readers)
+        passed = time.perf_counter_ns() - start
+        return (ran + mount.ran() - before if self.bound else passed) / (4 * self.effort * len(FILES))
 
     def cold_names(self, root: Path) -> list[str]:
         return [f"{root}/sys/{MEMORY}/memory{number}{rest}" for number in range(self.blocks) for rest in ("", "/state")]
@@ -140,33 +165,47 @@ class Bench:
         return [f"{root}/sys/{place}/absent{self.serial}-{number}" for number in range(500) for place in places]
 
 
-def reads(what: str) -> Callable[[Bench, Path], float]:
+Measure = Callable[[Bench, Mount], float]
+
+
+def reads(what: str) -> Measure:
     """A measurement of the client on `FILES`."""
-    return lambda bench, root: bench.client(what, bench.effort, paths=[f"{root}/sys/{file}" for file in FILES])
+    return lambda bench, mount: bench.client(
+        mount, what, bench.effort, paths=[f"{mount.root}/sys/{file}" for file in FILES]
+    )
 
 
-MEASURES: dict[str, tuple[str, Callable[[Bench, Path], float]]] = {
-    "cold": ("us", lambda bench, root: bench.client("stat", 1, paths=bench.cold_names(root))),
-    "ls -l 1000": ("ms", lambda bench, root: bench.tool(f"ls -l {root}/sys/bus/memory/devices")),
-    "walk": ("us", lambda bench, root: bench.client("walk", root / "sys")),
-    "walk again": ("us", lambda bench, root: bench.client("walk", root / "sys")),
-    "miss": ("us", lambda bench, root: bench.client("miss", 1, paths=bench.absent_names(root))),
+def tool(command: str) -> Measure:
+    """A measurement of an unmodified tool on a directory below ``sys``."""
+    return lambda bench, mount: bench.tool(mount, command.format(f"{mount.root}/sys"))
+
+
+def walk(bench: Bench, mount: Mount) -> float:
+    return bench.client(mount, "walk", mount.root / "sys")
+
+
+MEASURES: dict[str, tuple[str, Measure]] = {
+    "cold": ("us", lambda bench, mount: bench.client(mount, "stat", 1, paths=bench.cold_names(mount.root))),
+    "ls -l 1000": ("ms", tool("ls -l {}/bus/memory/devices")),
+    "walk": ("us", walk),
+    "walk again": ("us", walk),
+    "miss": ("us", lambda bench, mount: bench.client(mount, "miss", 1, paths=bench.absent_names(mount.root))),
     "w1": ("us", reads("w1")),
     "wcat": ("us", reads("wcat")),
     "pread": ("us", reads("pread")),
-    "find": ("ms", lambda bench, root: bench.tool(f"find {root}/sys/{DEVICES}")),
-    "ls -lR": ("ms", lambda bench, root: bench.tool(f"ls -lR {root}/sys/{DEVICES}")),
-    "grep -r": ("ms", lambda bench, root: bench.tool(f"grep -r nothing {root}/sys/{DEVICES}")),
-    "four readers": ("us", lambda bench, root: bench.parallel(root)),
+    "find": ("ms", tool(f"find {{}}/{DEVICES}")),
+    "ls -lR": ("ms", tool(f"ls -lR {{}}/{DEVICES}")),
+    "grep -r": ("ms", tool(f"grep -r nothing {{}}/{DEVICES}")),
+    "four readers": ("us", lambda bench, mount: bench.parallel(mount)),
 }
 """In this order on a fresh mount: what must be cold comes first. Per file of a walk, per operation, or in all."""
 
 
 @contextmanager
-def served(bench: Bench, system: str) -> Iterator[Path]:
+def served(bench: Bench, system: str) -> Iterator[Mount]:
     """A fresh mount of one system."""
     if system == PLAIN:
-        yield bench.plain
+        yield Mount(bench.plain)
         return
     with tempfile.TemporaryDirectory(prefix="tdxfs-bench-") as place, tempfile.TemporaryFile() as errors:
         root = Path(place)
@@ -186,7 +225,7 @@ def served(bench: Bench, system: str) -> Iterator[Path]:
                 time.sleep(0.01)
             os.stat(root)
         try:
-            yield root
+            yield Mount(root, server.pid)
         finally:
             if system == OURS:
                 stop(server, root)
@@ -204,10 +243,10 @@ def measure(bench: Bench, rounds: int) -> dict[tuple[str, str], list[float]]:
     for number in range(rounds):
         print(f"\r{number + 1}/{rounds} ", end="", file=sys.stderr, flush=True)
         with ExitStack() as stack:
-            roots = {system: stack.enter_context(served(bench, system)) for system in SYSTEMS}
+            mounts = {system: stack.enter_context(served(bench, system)) for system in SYSTEMS}
             for name, (_, run) in MEASURES.items():
                 for system in random.sample(SYSTEMS, len(SYSTEMS)):
-                    samples[name, system].append(run(bench, roots[system]))
+                    samples[name, system].append(run(bench, mounts[system]))
     print("\r", end="", file=sys.stderr)
     return samples
 
@@ -235,6 +274,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a smaller tree and three rounds")
     arguments = parser.parse_args()
     rounds, blocks, effort = (3, 200, 50) if arguments.quick else (arguments.rounds, 1000, 200)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # through what unmounts
     cpus = os.sched_getaffinity(0)
     medians: dict[str, dict[tuple[str, str], float]] = {}
     with tempfile.TemporaryDirectory(prefix="tdxfs-bench-") as temporary:
@@ -245,6 +285,7 @@ def main() -> None:
         bench = Bench(topology, work, work / "plain", blocks, effort)
         for binding, allowed in (("bound", {min(cpus)}), ("free", cpus)):
             os.sched_setaffinity(0, allowed)
+            bench.bound = binding == "bound"
             samples = measure(bench, rounds)
             medians[binding] = {key: statistics.median(values) for key, values in samples.items()}
             table(binding, medians[binding])

@@ -248,7 +248,9 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         return len(part)
 
     def _text(self, file: File) -> bytes:
-        # a machine never changes: what one of its files shows is shown once
+        # a machine never changes: what one of its files shows is shown once, unless it is made of the host's
+        if file.sources:
+            return content(file)
         text = self.texts.get(file)
         if text is None:
             text = self.texts[file] = content(file)

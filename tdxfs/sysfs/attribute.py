@@ -233,6 +233,9 @@ class Edited(_Declared, Generic[D]):
     mode: int = 0o444
     type: ClassVar[int] = stat.S_IFREG
 
+    def there(self, directory: D) -> bool:
+        return True
+
     def entry(self, directory: D) -> File:
         sources = tuple(template.format(directory.key) for template in self.templates)
 
@@ -469,7 +472,7 @@ class Directory(Generic[K]):
 class _Shown:
     """What of a class one kernel and one choice of tiers show."""
 
-    declared: dict[str, Attribute[Any, Any] | LinkTo[Any] | Subdirectory[Any]]
+    declared: dict[str, Attribute[Any, Any] | Edited[Any] | LinkTo[Any] | Subdirectory[Any]]
     subdirectories: tuple[Subdirectory[Any], ...]
     families: tuple[Directories[Any] | Links[Any] | Files[Any] | CharDevices[Any], ...]
 

@@ -1,0 +1,60 @@
+"""Processors of the APIC table as CPUs; compare arch/x86/kernel/cpu/topology.c and apic/apic.c."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tdxfs.errors import UserError
+from tdxfs.formats.firmware.domains import Domains
+from tdxfs.formats.firmware.facts import Firmware
+from tdxfs.formats.firmware.unsaid import Unsaid
+from tdxfs.model import Cpu, kernel_at_least
+
+SYSTEM_DIE_IDS = "6.12"
+"""The kernel since which ``die_id`` counts through the system."""
+
+
+def cpus_of(firmware: Firmware, domains: Domains, kernel: str, unsaid: Unsaid) -> tuple[Cpu, ...]:
+    """The CPUs that are there, numbered in the table's order; UserError if there are none."""
+    if not firmware.processors:
+        raise UserError("the firmware describes no processor: the APIC table is missing")
+    thread_bits = (unsaid.threads - 1).bit_length()
+    core_bits = (unsaid.cores - 1).bit_length()
+    package_bits = thread_bits + core_bits if unsaid.cores else _package_bits(firmware)
+    default = min(domains.described)
+    cpus = []
+    for number, processor in enumerate(one for one in firmware.processors if one.enabled):
+        apic_id = processor.apic_id
+        package = apic_id >> package_bits
+        within = apic_id & ((1 << package_bits) - 1)
+        domain = firmware.processor_domains.get(apic_id)
+        cpus.append(
+            Cpu(
+                id=number,
+                node=default if domain is None else domains.node(domain),
+                package=package,
+                die=package if kernel_at_least(kernel, SYSTEM_DIE_IDS) else 0,
+                cluster=apic_id >> thread_bits << thread_bits,
+                core=within >> thread_bits,
+                thread=within & ((1 << thread_bits) - 1),
+            )
+        )
+    return tuple(cpus)
+
+
+def _package_bits(firmware: Firmware) -> int:
+    # the most bits with which no package has CPUs of two domains
+    ids = [processor.apic_id for processor in firmware.processors]
+    bits = max(ids).bit_length()
+    while bits and not _apart(ids, firmware, bits):
+        bits -= 1
+    return bits
+
+
+def _apart(ids: Iterable[int], firmware: Firmware, bits: int) -> bool:
+    owner: dict[int, int | None] = {}
+    for apic_id in ids:
+        domain = firmware.processor_domains.get(apic_id)
+        if owner.setdefault(apic_id >> bits, domain) != domain:
+            return False
+    return True

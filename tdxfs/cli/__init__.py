@@ -24,7 +24,7 @@ COMMANDS = {
     "pfn": "machine:pfn",
     "check": "files:check",
     "topologies": "files:topologies",
-    "import": "files:import_",
+    "import": "importing:import_",
     "export": "files:export",
     "abi": "files:abi",
 }

@@ -31,30 +31,6 @@ def topologies() -> None:
     table(("NAME", "DESCRIPTION"), [(name, find(name).description) for name in builtin_names()])
 
 
-@click.command("import")
-@click.argument("source")
-@click.option("-o", "--output", default="-", help="The topology file to write; - is stdout.  [default: -]")
-@click.option(
-    "--convertible",
-    default="dram",
-    show_default=True,
-    metavar="all|dram|RANGES|FILE",
-    help="Which memory is convertible: no sysfs says so.",
-)
-@click.option("--name", default="", help="Name of the machine; that of SOURCE unless given.")
-def import_(source: str, output: str, convertible: str, name: str) -> None:
-    """Make a topology file of a real machine: of a live /sys, or a directory or tarball holding one."""
-    from tdxfs.formats.sysfs import import_sysfs
-    from tdxfs.formats.topology import dumps
-
-    name = name or Path(source).resolve().name.split(".")[0] or "machine"
-    text = dumps(import_sysfs(Path(source), convertible, name))
-    if output == "-":
-        print(text, end="")
-    else:
-        Path(output).write_text(text)
-
-
 @click.command()
 @click.argument("directory")
 @topology_argument

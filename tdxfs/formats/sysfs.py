@@ -47,7 +47,7 @@ def import_sysfs(source: Path, convertible: str | None = None, name: str = "impo
     )
     if convertible is None:
         return topology
-    return evolve(topology, tdx=_platform(topology, convertible))
+    return with_platform(topology, convertible)
 
 
 def _kernel(snapshot: Snapshot) -> str:
@@ -72,15 +72,19 @@ def _stat(snapshot: Snapshot, path: str) -> Mapping[str, int]:
     return value(snapshot, path, STAT, nothing)
 
 
-def _platform(topology: Topology, convertible: str) -> TdxPlatform:
+def with_platform(topology: Topology, convertible: str) -> Topology:
+    """
+    `topology` on a TDX platform, its own if it has one, with the CMRs that `convertible` names as in `import_sysfs`.
+    """
     ram = [memory.range for node in topology.nodes if node.kind is MemoryKind.DRAM for memory in node.memory]
     if convertible == "all":
         ram += [memory.range for node in topology.nodes for memory in node.memory]
         ram += [region.range for region in topology.dax_regions]
     elif convertible != "dram":
         ram = _parse_ranges(convertible)
+    platform = topology.tdx or TdxPlatform()
     cmrs = (Ranges.of(ram) - Ranges((Range(0, MIB),))).parts
-    return TdxPlatform(cmrs=cmrs, max_cmrs=max(32, len(cmrs)))
+    return evolve(topology, tdx=evolve(platform, cmrs=cmrs, max_cmrs=max(platform.max_cmrs, len(cmrs))))
 
 
 def _parse_ranges(words: str) -> list[Range]:

@@ -1,0 +1,76 @@
+"""``tdxfs import`` and its kinds."""
+
+import re
+
+import pytest
+from click.testing import CliRunner
+from shown import GOLDEN, needs_captures
+
+from tdxfs.cli import main
+from tdxfs.formats.topology import find, loads
+from tdxfs.model import Driver
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, ["import", *map(str, arguments)])
+
+
+def made(*arguments):
+    """The topology that a successful import prints."""
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return loads(result.stdout)
+
+
+@needs_captures
+@pytest.mark.parametrize("kind", [(), ("sysfs",)], ids=["unnamed", "named"])
+def test_sysfs_need_not_be_named(kind):
+    """A source with a sysfs is imported whether its kind is named or not."""
+    assert len(made(*kind, GOLDEN / "m1" / "base", "--name", "one").nodes) == 2
+
+
+@needs_captures
+def test_acpi_options():
+    """Options say what tables cannot: kernel, command line, threads, what is on an NVDIMM, and what it is like."""
+    stage = GOLDEN / "m4-k73" / "base"
+    source = ("acpi", stage / "acpi", "--memory-map", stage / "dmesg.txt")
+    topology = made(
+        *source, "--kernel", "6.1", "--threads", 2, "--nvdimm", "kmem", "--map", "mem", "--block-size", "256 MiB",
+        "--cmdline", "memhp_default_state=online", "--like", "huge", "--convertible", "all",
+    )  # fmt: skip
+
+    assert topology.kernel == "6.1"
+    assert topology.cmdline == "memhp_default_state=online"
+    assert topology.memory.auto_online == "online"
+    assert topology.memory.block_size == 256 << 20
+    assert [cpu.thread for cpu in topology.cpus] == [0, 1, 0, 1]
+    assert topology.dax_regions[0].devices[0].driver is Driver.KMEM
+    assert topology.tdx.max_tdmrs == find("huge").tdx.max_tdmrs
+    assert topology.tdx.cmrs[-1] == topology.dax_regions[0].range
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("acpi", "/nonexistent"), "No such file"),
+        (("acpi", "."), "none of the tables"),
+        (("acpi", ".", "--block-size", "big"), "--block-size 'big'"),
+        (("/nonexistent",), "no such file"),
+    ],
+)
+def test_wrong_sources(arguments, words):
+    """What cannot be imported is refused in one line."""
+    result = run(*arguments)
+
+    assert result.exit_code == 1
+    assert re.fullmatch(r"tdxfs: .*\n", result.stderr)
+    assert words in result.stderr
+
+
+def test_help_names_the_kinds():
+    """The help text of import lists every kind."""
+    result = run("--help")
+
+    assert result.exit_code == 0
+    for kind in ("acpi", "qemu", "sysfs"):
+        assert kind in result.stdout

@@ -133,6 +133,35 @@ def acpi(
     _write(with_platform(topology, convertible), output)
 
 
+@import_.command()
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- qemu-system-x86_64 ...|FILE")
+@unsaid_options
+@output_options
+def qemu(command: tuple[str, ...], output: str, convertible: str, name: str, **options: Any) -> None:
+    """
+    Of a QEMU command line: the machine that it would boot.
+
+    FILE holds the command, or is a libvirt domain (.xml). CXL devices hold no memory until a region is made of them.
+    """
+    import shlex
+
+    from tdxfs.formats.qemu import import_qemu
+    from tdxfs.formats.qemu.libvirt import command_of
+    from tdxfs.formats.sysfs import with_platform
+    from tdxfs.formats.topology import find
+
+    words = list(command)
+    if len(words) == 1:
+        text = Path(words[0]).read_text(encoding="utf-8")
+        words = command_of(text, words[0]) if words[0].endswith(".xml") else shlex.split(text)
+        name = name or Path(command[0]).stem
+    like = find(options["like"]) if options["like"] else None
+    topology = import_qemu(words, like, _unsaid(options), kernel=options["kernel"], cmdline=options["cmdline"])
+    name = name or "qemu"
+    topology = evolve(topology, name=name, description=f"imported from the QEMU command line of {name}")
+    _write(with_platform(topology, convertible), output)
+
+
 def _unsaid(options: dict[str, Any]) -> Any:
     from tdxfs.formats.firmware.pfn_device import MapMode
     from tdxfs.formats.firmware.unsaid import Unsaid

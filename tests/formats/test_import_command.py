@@ -49,6 +49,27 @@ def test_acpi_options():
     assert topology.tdx.cmrs[-1] == topology.dax_regions[0].range
 
 
+QEMU = ("-M", "q35", "-m", "1G", "-smp", "2", "-kernel", "vmlinuz-6.12.1", "-append", "quiet")
+
+
+@pytest.mark.parametrize("words", [("--name", "vm", "--", "qemu-system-x86_64", *QEMU), ("--name", "vm", "--", *QEMU)])
+def test_qemu_commands(words):
+    """A command line stands after --, with or without the program's name."""
+    topology = made("qemu", *words)
+
+    assert (topology.name, topology.kernel, topology.cmdline, len(topology.cpus)) == ("vm", "6.12", "quiet", 2)
+
+
+def test_qemu_files(tmp_path):
+    """A file holds a command or, with .xml, a libvirt domain; options come before or after."""
+    (tmp_path / "one.sh").write_text(f"qemu-system-x86_64 {' '.join(QEMU)}\n")
+    (tmp_path / "two.xml").write_text("<domain><memory>1048576</memory><vcpu>2</vcpu></domain>")
+
+    assert made("qemu", tmp_path / "one.sh", "--kernel", "6.1").kernel == "6.1"
+    assert made("qemu", "--cmdline", "ro", tmp_path / "two.xml").cmdline == "ro"
+    assert made("qemu", tmp_path / "two.xml").name == "two"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -56,6 +77,8 @@ def test_acpi_options():
         (("acpi", "."), "none of the tables"),
         (("acpi", ".", "--block-size", "big"), "--block-size 'big'"),
         (("/nonexistent",), "no such file"),
+        (("qemu", "/nonexistent"), "No such file"),
+        (("qemu", "--", "-m", "1G", "-smp", "0x"), "no whole number"),
     ],
 )
 def test_wrong_sources(arguments, words):

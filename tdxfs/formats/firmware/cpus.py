@@ -18,28 +18,35 @@ def cpus_of(firmware: Firmware, domains: Domains, kernel: str, unsaid: Unsaid) -
     """The CPUs that are there, numbered in the table's order; UserError if there are none."""
     if not firmware.processors:
         raise UserError("the firmware describes no processor: the APIC table is missing")
-    thread_bits = (unsaid.threads - 1).bit_length()
-    core_bits = (unsaid.cores - 1).bit_length()
-    package_bits = thread_bits + core_bits if unsaid.cores else _package_bits(firmware)
+    thread_bits = _bits(unsaid.threads)
+    if unsaid.cores:
+        die_shift = thread_bits + _bits(unsaid.cores)
+        package_shift = die_shift + _bits(unsaid.dies)
+    else:
+        die_shift = package_shift = max(_package_bits(firmware), thread_bits)
     default = min(domains.described)
     cpus = []
     for number, processor in enumerate(one for one in firmware.processors if one.enabled):
         apic_id = processor.apic_id
-        package = apic_id >> package_bits
-        within = apic_id & ((1 << package_bits) - 1)
+        package = apic_id >> package_shift
         domain = firmware.processor_domains.get(apic_id)
+        system_die = apic_id >> die_shift
         cpus.append(
             Cpu(
                 id=number,
                 node=default if domain is None else domains.node(domain),
                 package=package,
-                die=package if kernel_at_least(kernel, SYSTEM_DIE_IDS) else 0,
+                die=system_die - (0 if kernel_at_least(kernel, SYSTEM_DIE_IDS) else package * unsaid.dies),
                 cluster=apic_id >> thread_bits << thread_bits,
-                core=within >> thread_bits,
-                thread=within & ((1 << thread_bits) - 1),
+                core=apic_id % (1 << die_shift) >> thread_bits,
+                thread=apic_id % (1 << thread_bits),
             )
         )
     return tuple(cpus)
+
+
+def _bits(count: int) -> int:
+    return (count - 1).bit_length()
 
 
 def _package_bits(firmware: Firmware) -> int:

@@ -13,9 +13,11 @@ class Unsaid:
     """What firmware does not say, and a default for it."""
 
     threads: int = 1
-    """Hardware threads per core, a power of two is assumed in APIC ids: CPUID says it on a real machine."""
+    """Hardware threads per core."""
     cores: int = 0
-    """Cores per package; 0: as many as the APIC ids leave when no package spans two domains."""
+    """Cores per die; 0: as many as the APIC ids leave when no package spans two domains."""
+    dies: int = 1
+    """Dies per package, where `cores` is given."""
     block_size: int = 0
     """Bytes; 0: what Linux would choose."""
     devdax: bool = False

@@ -25,7 +25,7 @@ COMMANDS = {
     "check": "files:check",
     "topologies": "files:topologies",
     "import": "importing:import_",
-    "export": "files:export",
+    "export": "exporting:export",
     "abi": "files:abi",
 }
 """Command -> module and name of its function, in the order of the help text."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from tdxfs.cli.options import abi_option, boot_machine, boot_options, make_tree, shown_tiers, topology_argument
-from tdxfs.errors import UserError
+from tdxfs.cli.options import abi_option, shown_tiers
 from tdxfs.render import table
 
 
@@ -29,21 +26,6 @@ def topologies() -> None:
     from tdxfs.formats.topology import builtin_names, find
 
     table(("NAME", "DESCRIPTION"), [(name, find(name).description) for name in builtin_names()])
-
-
-@click.command()
-@click.argument("directory")
-@topology_argument
-@boot_options
-@abi_option
-def export(directory: str, topology: str, policy: tuple[str, ...], kernel: str | None, abi: str) -> None:
-    """Write the tree of a machine as plain files into DIRECTORY, which must be new or empty."""
-    from tdxfs.formats.export import export as write
-
-    target = Path(directory)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"{directory}: must be a new or an empty directory")
-    write(make_tree(boot_machine(topology, policy, kernel), abi), target)
 
 
 @click.command()

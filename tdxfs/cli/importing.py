@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from attrs import evolve
 
+from tdxfs.cli.kinds import Kinds
 from tdxfs.errors import UserError
 from tdxfs.model import KERNELS
 
@@ -20,16 +21,9 @@ SYSFS = "sysfs"
 """The kind of source that need not be named."""
 
 
-class Kinds(click.Group):
-    """Kinds of source; a first word that names none is a SOURCE with a sysfs in it."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and args[0] not in {*self.commands, *ctx.help_option_names}:
-            args = [SYSFS, *args]
-        return super().parse_args(ctx, args)
-
-
-@click.group("import", cls=Kinds, subcommand_metavar="[sysfs] SOURCE | acpi TABLES... | qemu -- COMMAND...")
+@click.group(
+    "import", cls=Kinds, default=SYSFS, subcommand_metavar="[sysfs] SOURCE | acpi TABLES... | qemu -- COMMAND..."
+)
 def import_() -> None:
     """
     Make a topology file of a machine that describes itself.

@@ -116,13 +116,14 @@ def test_there_and_back(topology):
     assert again == back
 
 
-@pytest.mark.parametrize("name", ["clean", "firmware-off", "hotplug", "no-tdx", "optane", "partial"])
+@pytest.mark.parametrize("name", ["clean", "hotplug", "no-tdx", "optane", "partial"])
 def test_built_in_machines(name):
     """A built-in machine that QEMU can make shows the same after the round trip."""
-    topology = find(name)
+    topology = evolve(find(name), kernel="6.1")
     back = import_qemu(export_qemu(topology), topology, unsaid_of(topology))
 
-    assert difference(shown(topology), shown(back)) == {}
+    for top in ("/sys/devices/system/node", "/sys/devices/system/cpu"):
+        assert difference(shown(topology, top), shown(back, top)) == {}
 
 
 @needs_captures
@@ -159,6 +160,7 @@ def test_soft_reserved_memory():
         ({"cpus": (Cpu(0), Cpu(1, online=False, core=1))}, "cpus that are offline"),
         ({"cpus": (Cpu(0, package=1),)}, "cpus: QEMU would make"),
         ({"memory": MemoryLayout(offline="2")}, "memory.offline"),
+        ({"nodes": (evolve(SIMPLE.nodes[0], kind=MemoryKind.CXL),)}, "kind"),
         ({"dax_regions": (DaxRegion(0, Provider.CXL, Range(8 * GIB, 9 * GIB), 1, kind=MemoryKind.CXL),)}, "after boot"),
         ({"nodes": tuple(Node(nid) for nid in range(129))}, "at most 128"),
     ],
@@ -173,7 +175,7 @@ def test_what_a_command_line_cannot_say(changes, words):
 
 
 def test_commands(tmp_path):
-    """export qemu prints the command line, which import qemu reads; a directory is still exported without a kind."""
+    """export qemu prints the command line, which import qemu reads."""
     printed = CliRunner().invoke(main, ["export", "qemu", "clean"])
     (tmp_path / "clean.sh").write_text(printed.stdout)
     read = CliRunner().invoke(main, ["import", "qemu", str(tmp_path / "clean.sh"), "--like", "clean"])
@@ -182,5 +184,3 @@ def test_commands(tmp_path):
     assert (printed.exit_code, read.exit_code, refused.exit_code) == (0, 0, 1)
     assert printed.stdout.startswith("qemu-system-x86_64 -machine q35 ")
     assert refused.stderr.startswith("tdxfs: mixed: pci_devices[")
-    assert CliRunner().invoke(main, ["export", str(tmp_path / "tree"), "clean"]).exit_code == 0
-    assert (tmp_path / "tree" / "sys" / "devices").is_dir()

@@ -83,6 +83,7 @@ def told(topology: Topology) -> Iterator[tuple[str, object]]:
     yield "memory.auto_online", topology.memory.auto_online
     yield "memory.offline", topology.memory.offline
     yield "memory", {node.id: _rounded(node) for node in topology.nodes if node.memory}
+    yield "kind", {node.id: node.kind.value for node in topology.nodes if node.memory}
     yield "access0", {node.id: _plain(node.access0) for node in topology.nodes if node.access0 and node.memory}
     yield "access1", {node.id: _plain(node.access1) for node in topology.nodes if node.access1 and node.memory}
     yield "side_caches", {node.id: node.side_caches for node in topology.nodes if node.side_caches}

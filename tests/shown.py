@@ -1,5 +1,6 @@
 """What a machine shows in the judge's scope, without mounting it: for comparing two topologies of one machine."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -8,8 +9,10 @@ from attrs import evolve
 
 from tdxfs.boot import boot
 from tdxfs.errors import Refusal
-from tdxfs.formats.firmware.unsaid import default_base
+from tdxfs.formats.firmware.pfn_device import MapMode
+from tdxfs.formats.firmware.unsaid import Unsaid, default_base
 from tdxfs.formats.sysfs import import_sysfs
+from tdxfs.model import MIB, Driver, Provider
 from tdxfs.root import Root
 from tdxfs.sysfs.attribute import Directory, File, Tier
 from tdxfs.tree import Tree, content
@@ -18,8 +21,30 @@ GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 COUNTERS = re.compile(r"/(meminfo|vmstat|numastat|free_hugepages|seed)$")
 UUID = re.compile(r"/uuid$")
 """What no firmware says."""
+AS_BOOTED = (
+    "m1/base",
+    "m2-k73/base",
+    "m3-k73/base",
+    "m4-k73/base",
+    "m4-k73/devdax",
+    "m5/back-to-devdax",
+    "m5-k612/back-to-devdax",
+    "m7-k73/base",
+    "m9-k73/base",
+    "m13-k73/devdax",
+    "m15/base",
+)
+"""The captured stages that firmware, and what is on the NVDIMMs, account for: nothing was done since that lasts."""
 
 needs_captures = pytest.mark.skipif(not GOLDEN.exists(), reason="needs the golden captures beside the repository")
+
+
+def load_judge():
+    """judge.py as a module."""
+    spec = importlib.util.spec_from_file_location("judge", GOLDEN / "judge.py")
+    judge = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(judge)
+    return judge
 
 
 def shown(topology, top="/sys"):
@@ -63,3 +88,21 @@ def recorded(stage):
     topology = import_sysfs(GOLDEN / stage)
     silent = default_base(evolve(topology, dax_regions=()))
     return topology, evolve(silent, cpus=(), nodes=(), distances=(), possible_nodes="", generic_initiators="")
+
+
+def unsaid_of(topology):
+    """What firmware does not say of a recorded machine: SMT, and what was on the NVDIMMs."""
+    devices = [
+        (region, device)
+        for region in topology.dax_regions
+        if region.provider is Provider.NVDIMM
+        for device in region.devices
+    ]
+    # page structs in RAM leave all but 2 MiB
+    small = all(region.range.start % (16 * MIB) <= 2 * MIB for region, _ in devices)
+    return Unsaid(
+        threads=max(cpu.thread for cpu in topology.cpus) + 1,
+        devdax=bool(devices),
+        map=MapMode.MEM if small else MapMode.DEV,
+        driver=devices[0][1].driver or Driver.DEVICE_DAX if devices else Driver.DEVICE_DAX,
+    )

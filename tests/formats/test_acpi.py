@@ -3,7 +3,7 @@
 import struct
 
 import pytest
-from shown import GOLDEN, difference, needs_captures, recorded, shown
+from shown import AS_BOOTED, GOLDEN, difference, needs_captures, recorded, shown, unsaid_of
 
 from tdxfs.errors import UserError
 from tdxfs.formats.acpi import READERS, import_acpi, parse
@@ -18,33 +18,18 @@ from tdxfs.formats.firmware.facts import (
     Processor,
 )
 from tdxfs.formats.firmware.memory_map import parse_memory_map
-from tdxfs.formats.firmware.pfn_device import MapMode
-from tdxfs.formats.firmware.unsaid import Unsaid
 from tdxfs.model import GIB, MIB, Topology
 from tdxfs.ranges import Range
 
-STAGES = {
-    "m1/base": Unsaid(),
-    "m2-k73/base": Unsaid(threads=2),
-    "m3-k73/base": Unsaid(),
-    "m4-k73/base": Unsaid(),
-    "m4-k73/devdax": Unsaid(devdax=True, map=MapMode.MEM),
-    "m7-k73/base": Unsaid(),
-    "m9-k73/base": Unsaid(),
-    "m13-k73/devdax": Unsaid(devdax=True, map=MapMode.MEM),
-    "m15/base": Unsaid(threads=2),
-}
-"""Captured stage -> what its tables do not say."""
-
 
 @needs_captures
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", AS_BOOTED)
 def test_the_tables_give_the_machine_that_sysfs_shows(stage):
     """A machine made of its ACPI tables and memory map shows what the one made of its sysfs shows."""
     topology, base = recorded(stage)
     log = (GOLDEN / stage / "dmesg.txt").read_text()
 
-    made = import_acpi([GOLDEN / stage / "acpi"], base, parse_memory_map(log), STAGES[stage])
+    made = import_acpi([GOLDEN / stage / "acpi"], base, parse_memory_map(log), unsaid_of(topology))
 
     assert difference(shown(topology), shown(made)) == {}
 

@@ -3,11 +3,9 @@
 import shlex
 
 import pytest
-from shown import GOLDEN, difference, needs_captures, recorded, shown
+from shown import AS_BOOTED, GOLDEN, difference, needs_captures, recorded, shown, unsaid_of
 
 from tdxfs.errors import UserError
-from tdxfs.formats.firmware.pfn_device import MapMode
-from tdxfs.formats.firmware.unsaid import Unsaid
 from tdxfs.formats.qemu import import_qemu
 from tdxfs.formats.qemu.libvirt import command_of
 from tdxfs.formats.qemu.options import parse_command
@@ -15,33 +13,18 @@ from tdxfs.formats.qemu.processors import processors_of
 from tdxfs.model import GIB, MIB
 from tdxfs.ranges import Range
 
-NAMESPACE = Unsaid(devdax=True, map=MapMode.MEM)
-STAGES = {
-    "m1/base": Unsaid(),
-    "m2-k73/base": Unsaid(),
-    "m3-k73/base": Unsaid(),
-    "m4-k73/base": Unsaid(),
-    "m4-k73/devdax": NAMESPACE,
-    "m5-k612/back-to-devdax": NAMESPACE,
-    "m7-k73/base": Unsaid(),
-    "m9-k73/base": Unsaid(),
-    "m13-k73/devdax": NAMESPACE,
-    "m15/base": Unsaid(),
-}
-"""Captured stage -> what a command line does not say."""
-
 
 def command(machine):
     return shlex.split((GOLDEN / machine / "cmdline").read_text())
 
 
 @needs_captures
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", AS_BOOTED)
 def test_the_command_line_gives_the_machine_that_sysfs_shows(stage):
     """A machine made of the command that booted it shows what the one made of its sysfs shows."""
     topology, base = recorded(stage)
 
-    made = import_qemu(command(stage.split("/")[0]), base, STAGES[stage])
+    made = import_qemu(command(stage.split("/")[0]), base, unsaid_of(topology))
 
     assert difference(shown(topology), shown(made)) == {}
 

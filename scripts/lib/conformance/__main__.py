@@ -1,0 +1,56 @@
+"""``scripts/conformance``: runs the sections and writes the report. Exit status 1 if there is a defect."""
+
+from __future__ import annotations
+
+import re
+import sys
+from inspect import getdoc
+from pathlib import Path
+
+import click
+
+from conformance import render, stages
+from conformance.model import Maker, Options, Section
+
+SECTIONS: dict[str, Maker] = {
+    "sysfs": stages.by_sysfs,
+    "acpi": stages.by_acpi,
+    "qemu": stages.by_qemu,
+}
+"""Name on the command line -> what makes the rows."""
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def captures() -> Path | None:
+    """The captures beside the checkout, if they are there."""
+    return next((up / "shared" / "golden" for up in ROOT.parents if (up / "shared" / "golden").is_dir()), None)
+
+
+@click.command()
+@click.argument("sections", nargs=-1, type=click.Choice(list(SECTIONS)))
+@click.option("--golden", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Where the captures are.")
+@click.option("--only", default="", metavar="REGEX", help="Only rows whose name matches, such as m5/.")
+@click.option("--text", "text_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the text there too.")
+@click.option("--html", "html_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the page there.")
+def main(
+    sections: tuple[str, ...], golden: Path | None, only: str, text_file: Path | None, html_file: Path | None
+) -> None:
+    """Compare tdxfs with what real kernels showed. All SECTIONS run unless some are named."""
+    golden = golden or captures()
+    if golden is None:
+        raise click.ClickException("no captures beside the checkout: --golden must be given")
+    options = Options(golden, lambda name: bool(re.search(only, name)))
+    made = []
+    for name in sections or SECTIONS:
+        maker = SECTIONS[name]
+        section = Section(name, " ".join((getdoc(maker) or "").split()), tuple(maker(options)))
+        made.append(section)
+        print(render.text([section]), flush=True)
+    if text_file:
+        text_file.write_text(render.text(made))
+    if html_file:
+        html_file.write_text(render.html(made))
+    sys.exit(any(row.exact and row.good != row.total for section in made for row in section.rows))
+
+
+main()

@@ -14,13 +14,14 @@ from itertools import chain, pairwise
 from attrs import define, evolve, field
 from immutables import Map
 
+from tdxfs.capability import online_memory
+from tdxfs.errors import Refusal
 from tdxfs.idlist import parse_list
+from tdxfs.kmsg import ERR, INFO, WARN
 from tdxfs.model import (
-    GIB,
     MIB,
     PAGE_SIZE,
     Block,
-    DaxRegion,
     DaxState,
     Driver,
     LogRecord,
@@ -28,21 +29,24 @@ from tdxfs.model import (
     Memory,
     MemoryKind,
     Node,
+    RegionState,
     Tdx,
     TdxPlatform,
     Topology,
     Why,
     Zone,
+    changed,
     kernel_at_least,
 )
-from tdxfs.policy import Boot, Cover, Firmware, Hotplug, Policies
-from tdxfs.ranges import Range, Ranges, RunMap, align_down, align_up
+from tdxfs.policy import Boot, Cover, Firmware, Policies
+from tdxfs.ranges import Range, Ranges, RunMap, align_up
 from tdxfs.tdmr import Exhausted, NoRoom, TdxMemblock, construct_tdmrs
+from tdxfs.transitions import kmem
+from tdxfs.transitions.memory import add_memory
+from tdxfs.zones import DMA32_END, DMA_END, zone_of
 
-ERR, WARN, INFO = 3, 4, 6
 LOW_MEMORY = Range(0, MIB)
 """Never TDX memory, and never given away on x86."""
-DMA_END, DMA32_END = 16 * MIB, 4 * GIB
 ENOMEM, EINVAL, ENOSPC = 12, 22, 28
 
 
@@ -91,10 +95,14 @@ def boot(topology: Topology, policies: Policies | None = None) -> Machine:
         cpus_online=frozenset(cpu.id for cpu in topology.cpus if cpu.online),
         tdx=tdx,
         tdx_memory=verdicts,
+        auto_online=topology.memory.auto_online,
+        dax_regions=Map(_region_states(topology)),
         hidden=hidden,
+        log=tuple(log.records),
     )
-    machine = _hot_add(machine, log)
-    return evolve(machine, log=tuple(log.records))
+    machine = _hot_add(machine)
+    recorded = {nid: online_memory(machine, nid).size for nid in topology.counters}
+    return evolve(machine, recorded_memory=recorded, records=topology.records)
 
 
 # --- firmware -----------------------------------------------------------------------
@@ -139,13 +147,6 @@ def _ram(nodes: Iterable[Node], *, hotplug: bool) -> Iterator[tuple[int, int, in
 # --- memory blocks ------------------------------------------------------------------
 
 
-def zone_of(address: int) -> Zone:
-    """The zone that x86-64 puts an address into at boot."""
-    if address < DMA_END:
-        return Zone.DMA
-    return Zone.DMA32 if address < DMA32_END else Zone.NORMAL
-
-
 def _boot_blocks(topology: Topology, ram: RunMap[int]) -> Iterator[tuple[int, int, Block]]:
     # A block's zone is the one zone of its node whose span it meets (drivers/base/memory.c
     # early_node_zone_for_memory_block); a block of two nodes has none.
@@ -171,8 +172,11 @@ def _boot_blocks(topology: Topology, ram: RunMap[int]) -> Iterator[tuple[int, in
         cuts.update(at for number in special for at in (number, number + 1) if low < at < high)
         edges = sorted(cuts)
         for a, b in pairwise(edges):
+            if a in offline:
+                yield a, b, Block(nodes, False)
+                continue
             zone = Zone.MOVABLE if a in movable else _one_zone(Range(a * size, b * size), nodes, spans)
-            yield a, b, Block(nodes, a not in offline, zone)
+            yield a, b, Block(nodes, True, zone)
 
     for first, last, nid in inner:
         if first < last:
@@ -350,71 +354,38 @@ def _dax_devices(topology: Topology) -> Iterator[tuple[tuple[int, int], DaxState
             minor += 1
 
 
-def _hot_add(machine: Machine, log: Log) -> Machine:
+def _region_states(topology: Topology) -> Iterator[tuple[int, RegionState]]:
+    for region in topology.dax_regions:
+        if region.seed is not None or region.youngest is not None:
+            yield region.id, RegionState(region.seed, region.youngest)
+
+
+def _hot_add(machine: Machine) -> Machine:
     # memory modules and kmem devices, in address order
+    layout = machine.topology.memory
+    offline, movable = parse_list(layout.offline), parse_list(layout.movable)
+
+    def how(block_id: int) -> str:
+        if block_id in offline or layout.auto_online == "offline":
+            return "offline"
+        return "online_movable" if block_id in movable else layout.auto_online
+
+    def movably(block_id: int) -> str:
+        return "offline" if how(block_id) == "offline" else "online_movable"
+
     for node in machine.topology.nodes:
         for memory in node.memory:
             if memory.hotplug:
-                machine, _ = _add_memory(machine, log, node.id, memory.range, memory.movable, dax=False)
+                try:
+                    machine = add_memory(machine, node.id, memory.range, movably if memory.movable else how)
+                except Refusal as refusal:
+                    machine = refusal.machine or machine
     bound = [device for device in machine.dax.values() if device.driver is Driver.KMEM]
     for device in sorted(bound, key=lambda device: device.minor):
-        machine = _probe_kmem(machine, log, machine.regions[device.region], device)
+        try:
+            machine = kmem.probe(machine, device, how)
+        except Refusal as refusal:
+            machine = refusal.machine or machine
+            unbound = evolve(device, driver=None)
+            machine = changed(machine, dax=machine.dax.set((device.region, device.id), unbound))
     return machine
-
-
-def _probe_kmem(machine: Machine, log: Log, region: DaxRegion, device: DaxState) -> Machine:
-    assert region.target_node is not None, "validate: kmem needs a target node"
-    size = machine.topology.memory.block_size
-    added = False
-    for mapping in device.mappings:
-        start, end = align_up(mapping.start, size), align_down(mapping.end, size)
-        if start < end:
-            machine, done = _add_memory(machine, log, region.target_node, Range(start, end), False, dax=True)
-            added |= done
-    if added:
-        return machine
-    unbound = evolve(device, driver=None)
-    return evolve(machine, dax=machine.dax.set((device.region, device.id), unbound))
-
-
-def _add_memory(
-    machine: Machine, log: Log, nid: int, memory: Range, movable: bool, *, dax: bool
-) -> tuple[Machine, bool]:
-    """Hot-add whole blocks to a node; whether they go online is the policies' and the layout's."""
-    topology, hotplug = machine.topology, machine.policies.hotplug
-    free = not machine.tdx.enabled or hotplug is Hotplug.ALLOW
-    if hotplug is Hotplug.REJECT_RANGE and not (free or _is_tdx_memory(machine, memory)):
-        log.tdx(INFO, f"Reject hot-adding memory range: {memory.start:#x}-{memory.end:#x} for TDX compatibility.")
-        return machine, False
-    layout = topology.memory
-    size = layout.block_size
-    offline, listed = parse_list(layout.offline), parse_list(layout.movable)
-    runs = []
-    for number in range(memory.start // size, memory.end // size):
-        window = Range(number * size, (number + 1) * size)
-        zone = _hotplug_zone(machine, nid, window)
-        # tdx_memory_notifier() vetoes each block that does not lie inside TDX memory
-        fits = free or _is_tdx_memory(machine, window)
-        online = fits and number not in offline and layout.auto_online != "offline"
-        if online and (movable or number in listed or layout.auto_online == "online_movable"):
-            zone = Zone.MOVABLE
-        runs.append((number, number + 1, Block((nid,), online, zone, dax)))
-    blocks = machine.blocks
-    for start, end, block in RunMap.of(runs).runs():
-        blocks = blocks.assign(start, end, block)
-    return evolve(machine, ram=machine.ram.assign(memory.start, memory.end, nid), blocks=blocks), True
-
-
-def _is_tdx_memory(machine: Machine, memory: Range) -> bool:
-    return all(why is Why.CAPABLE for _, _, why in machine.tdx_memory.within(memory.start, memory.end))
-
-
-def _hotplug_zone(machine: Machine, nid: int, block: Range) -> Zone:
-    # default_kernel_zone_for_pfn(): the node's zone that the block meets, else ZONE_NORMAL
-    ram = machine.node_ram.get(nid)
-    if ram and block.start < DMA32_END:
-        low = ram.parts[0].start
-        high = min(ram.parts[-1].end, DMA32_END)
-        if low < high and block.overlaps(Range(low, high)):
-            return Zone.DMA32
-    return Zone.NORMAL

@@ -107,8 +107,13 @@ def meminfo(machine: Machine, nid: int) -> dict[str, int]:
     total, free = total_kib(machine, nid), free_kib(machine, nid)
     derived = {"MemTotal": total, "MemFree": free, "MemUsed": total - free}
     recorded = machine.topology.counters.get(nid)
-    values = _complete(MEMINFO, machine, derived, recorded.meminfo if recorded else {})
-    return _held(values, held_pages(machine, nid) * PAGE_SIZE // 1024, _MEMINFO_FREE, _MEMINFO_HELD)
+    found = _complete(MEMINFO, machine, derived, recorded.meminfo if recorded else {})
+    if recorded and (come := total - machine.recorded_memory.get(nid, 0) // 1024):
+        # memory came or went since: all of it free
+        found["MemTotal"] = max(found["MemTotal"] + come, 0)
+        found["MemFree"] = min(max(found["MemFree"] + come, 0), found["MemTotal"])
+        found["MemUsed"] = found["MemTotal"] - found["MemFree"]
+    return _held(found, held_pages(machine, nid) * PAGE_SIZE // 1024, _MEMINFO_FREE, _MEMINFO_HELD)
 
 
 def vmstat(machine: Machine, nid: int) -> dict[str, int]:

@@ -87,8 +87,32 @@ class BadAddress(Refusal):
     number = errno.EFAULT
 
 
+class OutOfRange(Refusal):
+    """ERANGE: a number that is too large for the file."""
+
+    number = errno.ERANGE
+
+
+class Exists(Refusal):
+    """EEXIST: there is such a thing already."""
+
+    number = errno.EEXIST
+
+
+class NoSpace(Refusal):
+    """ENOSPC: more is asked for than there is left."""
+
+    number = errno.ENOSPC
+
+
+class NoMemory(Refusal):
+    """ENOMEM: that very memory cannot be had."""
+
+    number = errno.ENOMEM
+
+
 class NotSupported(Refusal):
-    """EOPNOTSUPP: the object is of a kind that cannot do this."""
+    """EOPNOTSUPP: the object, or the machine, is of a kind that cannot do this."""
 
     number = errno.EOPNOTSUPP
 

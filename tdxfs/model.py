@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 from functools import cached_property
+from typing import Any
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define, evolve, frozen
 from immutables import Map
 
 from tdxfs.policy import Policies
@@ -365,8 +366,8 @@ class Block:
     nodes: tuple[int, ...]
     """Nodes whose memory lies in it; several when a node boundary falls inside."""
     online: bool
-    zone: Zone | None
-    """The one zone it is in, or would join first; None: several (``valid_zones`` reads none)."""
+    zone: Zone | None = None
+    """The one zone it is in while it is online; None: several (``valid_zones`` reads none), or offline."""
     dax: bool = False
     """Memory that kmem brought: it can be removed."""
 
@@ -380,9 +381,12 @@ class DaxState:
     mappings: tuple[Range, ...]
     driver: Driver | None
     align: int
+    """Bytes."""
     memmap_on_memory: bool
     minor: int
     """Minor number of ``/dev/daxX.Y``."""
+    plugged: str = ""
+    """What ``state`` of a device bound to kmem says: unplugged, or how all of it was brought online."""
 
     @property
     def name(self) -> str:
@@ -391,6 +395,16 @@ class DaxState:
     @property
     def size(self) -> int:
         return sum(mapping.size for mapping in self.mappings)
+
+
+@frozen
+class RegionState:
+    """What a dynamic dax region remembers of the devices that were created in it."""
+
+    seed: int | None = None
+    """Instance id of the first idle one, ``seed``."""
+    youngest: int | None = None
+    """Instance id of the last one, ``create``."""
 
 
 class Mode(Enum):
@@ -504,6 +518,18 @@ class Machine:
     tdx: Tdx
     tdx_memory: RunMap[Why]
     """Address -> verdict, for all memory of the machine, dax and BARs too; fixed at boot."""
+    auto_online: str = "online"
+    """``auto_online_blocks``."""
+    dax_regions: Map[int, RegionState] = Map()
+    """Region id -> its state, for dynamic regions in which devices were created."""
+    dax_ids: Map[Driver, frozenset[tuple[int, int]]] = Map()
+    """Driver -> the devices that it takes because ``new_id`` named them."""
+    no_autoprobe: frozenset[str] = frozenset()
+    """The buses whose ``drivers_autoprobe`` is 0."""
+    records: Mapping[str, str] = Factory(dict)
+    """The recorded files of `Topology.records` that are still true."""
+    recorded_memory: Mapping[int, int] = Factory(dict)
+    """Node id -> bytes it had online when its counters were recorded."""
     hidden: RunMap[int] = RunMap()
     """Address -> node of memory that the firmware took off the map."""
     log: tuple[LogRecord, ...] = ()
@@ -588,11 +614,12 @@ class Machine:
         return {region: tuple(keys) for region, keys in found.items()}
 
     @cached_property
-    def bound_dax(self) -> dict[Driver, frozenset[tuple[int, int]]]:
-        """Driver -> keys of the dax devices bound to it."""
-        return {
-            driver: frozenset(key for key, device in self.dax.items() if device.driver is driver) for driver in Driver
-        }
+    def bound_dax(self) -> dict[Driver | None, frozenset[tuple[int, int]]]:
+        """Driver -> keys of the dax devices bound to it; None -> of those that are bound to none."""
+        found: dict[Driver | None, set[tuple[int, int]]] = {None: set(), **{driver: set() for driver in Driver}}
+        for key, device in self.dax.items():
+            found[device.driver].add(key)
+        return {driver: frozenset(keys) for driver, keys in found.items()}
 
     @cached_property
     def node_order(self) -> dict[int, int]:
@@ -629,3 +656,34 @@ class Machine:
     def cpus(self) -> dict[int, Cpu]:
         """Present CPUs by id."""
         return {cpu.id: cpu for cpu in self.topology.cpus}
+
+
+_INPUTS: dict[str, frozenset[str]] = {
+    "nodes": frozenset({"topology"}),
+    "regions": frozenset({"topology"}),
+    "node_blocks": frozenset({"blocks"}),
+    "node_ram": frozenset({"ram"}),
+    "node_cpus": frozenset({"topology"}),
+    "provider_regions": frozenset({"topology"}),
+    "nd_buses": frozenset({"topology"}),
+    "pci": frozenset({"topology"}),
+    "pci_hosts": frozenset({"topology"}),
+    "node_order": frozenset({"topology"}),
+    "node_of": frozenset({"topology", "ram"}),
+    "region_devices": frozenset({"dax"}),
+    "bound_dax": frozenset({"dax"}),
+    "dax_at": frozenset({"dax"}),
+    "tdmr_at": frozenset({"tdx"}),
+    "_ram_ranges": frozenset({"ram"}),
+    "cpus": frozenset({"topology"}),
+}
+"""Cached property of Machine -> the fields it is made of."""
+
+
+def changed(machine: Machine, **fields: Any) -> Machine:
+    """A machine with other `fields`; what is derived from those that stay is not derived again."""
+    after = evolve(machine, **fields)
+    for name, value in vars(machine).items():
+        if name in _INPUTS and not _INPUTS[name] & fields.keys():
+            vars(after)[name] = value
+    return after

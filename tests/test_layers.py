@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tdxfs"
 LAYERS = (
     ("errors", "ranges", "idlist", "render"),
     ("policy", "model", "kmsg", "validate"),
-    ("nodes", "cpus", "counters", "capability", "tdmr", "mempolicy"),
+    ("nodes", "cpus", "zones", "counters", "capability", "tdmr", "mempolicy"),
     ("boot", "remedies", "transitions", "tasks"),
     ("conflicts", "sysfs.codec", "sysfs.attribute", "sysfs.paths", "rules"),
     ("sysfs", "procfs", "devfs"),

@@ -19,7 +19,7 @@ avx512cd sha_ni avx512bw avx512vl xsaveopt xsavec xgetbv1 movdiri movdir64b
 def cpuinfo(machine: Machine) -> str:
     """One paragraph per online CPU; recorded text where the topology has it."""
     topology = machine.topology
-    recorded = topology.records.get("cpuinfo")
+    recorded = machine.records.get("cpuinfo")
     if recorded is not None:
         return recorded
     flags = FLAGS + (" tdx_host_platform" if topology.tdx is not None else "")

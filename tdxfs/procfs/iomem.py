@@ -16,7 +16,7 @@ def iomem(machine: Machine) -> str:
     One line per resource, both ends inclusive and hexadecimal, children indented; recorded
     text where the topology has it.
     """
-    recorded = machine.topology.records.get("iomem")
+    recorded = machine.records.get("iomem")
     if recorded is not None:
         return recorded
     lines = [*_ram(machine), *_dax(machine), *_bars(machine)]
@@ -36,9 +36,7 @@ def iomem(machine: Machine) -> str:
 
 def _ram(machine: Machine) -> Iterator[Line]:
     # System RAM without what kmem brought, with the PAMTs inside it
-    kmem = Ranges.of(
-        mapping for device in machine.dax.values() if device.driver is Driver.KMEM for mapping in device.mappings
-    )
+    kmem = Ranges.of(mapping for device in machine.dax.values() for mapping in device.mappings)
     ram = Ranges.of(Range(start, end) for start, end, _ in machine.ram.runs()) - kmem
     for part in ram:
         yield part, 0, "System RAM"
@@ -58,20 +56,18 @@ def _dax(machine: Machine) -> Iterator[Line]:
             yield region.range, 0, "Soft Reserved"
         for device in _devices(machine, region):
             for mapping in sorted(device.mappings):
-                where = mapping
-                if device.driver is Driver.KMEM:
-                    where = next(iter(Ranges((mapping,)).aligned_in(machine.topology.memory.block_size)), mapping)
-                if device.driver is not None:
-                    yield where, depth, device.name
-                if device.driver is Driver.KMEM and machine.ram.get(where.start) is not None:
-                    yield where, depth + 1, "System RAM (kmem)"
+                whole = next(iter(Ranges((mapping,)).aligned_in(machine.topology.memory.block_size)), mapping)
+                # kmem may have left the device and not got its memory back
+                is_ram = machine.ram.get(whole.start) is not None
+                if is_ram or device.driver is not None:
+                    yield whole if is_ram or device.driver is Driver.KMEM else mapping, depth, device.name
+                if is_ram:
+                    yield whole, depth + 1, "System RAM (kmem)"
 
 
 def _devices(machine: Machine, region: DaxRegion) -> Iterator[DaxState]:
-    for device in region.devices:
-        state = machine.dax.get((region.id, device.id))
-        if state is not None:
-            yield state
+    for key in machine.region_devices.get(region.id, ()):
+        yield machine.dax[key]
 
 
 def _bars(machine: Machine) -> Iterator[Line]:

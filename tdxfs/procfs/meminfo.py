@@ -26,7 +26,7 @@ VMALLOC_TOTAL = 34359738367  # kB: the vmalloc area of x86-64 with four-level pa
 
 def meminfo(machine: Machine) -> str:
     """kB of the whole machine, huge pages in pages; recorded text where the topology has it."""
-    recorded = machine.topology.records.get("meminfo")
+    recorded = machine.records.get("meminfo")
     if recorded is not None:
         return recorded
     total: Sum[str] = Sum()

@@ -5,44 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tdxfs import counters, nodes
-from tdxfs.boot import DMA32_END, DMA_END
-from tdxfs.capability import online_memory
 from tdxfs.model import PAGE_SIZE, Machine, Zone
-from tdxfs.ranges import Range, Ranges
-
-ZONES = ("DMA", "DMA32", "Normal", "Movable", "Device")
+from tdxfs.ranges import Ranges
+from tdxfs.zones import zone_ranges
 
 
 def zoneinfo(machine: Machine) -> str:
     """Each zone of each online node, in pages; recorded text where the topology has it."""
-    recorded = machine.topology.records.get("zoneinfo")
+    recorded = machine.records.get("zoneinfo")
     if recorded is not None:
         return recorded
     return "".join(_node(machine, nid) for nid in sorted(nodes.online_nodes(machine)))
-
-
-def zone_ranges(machine: Machine, nid: int) -> dict[str, Ranges]:
-    """The online memory of a node by zone."""
-    size = machine.topology.memory.block_size
-    online = online_memory(machine, nid)
-    blocks = machine.node_blocks.get(nid)
-    movable = Ranges.of(
-        Range(start * size, end * size)
-        for start, end, block in (blocks.runs() if blocks else ())
-        if block.online and block.zone is Zone.MOVABLE
-    )
-    kernel = online - movable
-    bounds = {"DMA": Range(0, DMA_END), "DMA32": Range(DMA_END, DMA32_END), "Normal": Range(DMA32_END, 1 << 64)}
-    zones = {name: kernel & Ranges((bound,)) for name, bound in bounds.items()}
-    return {**zones, "Movable": online & movable, "Device": Ranges()}
 
 
 def _node(machine: Machine, nid: int) -> str:
     zones = zone_ranges(machine, nid)
     first = True
     text = []
-    for name in ZONES:
-        memory = zones[name]
+    for name in (*(zone.value for zone in Zone), "Device"):
+        memory = zones[Zone(name)] if name != "Device" else Ranges()
         text.append(f"Node {nid}, zone {name:>8}\n")
         if memory and first:
             text.append("  per-node stats\n")

@@ -7,12 +7,13 @@ names its codec; nothing else in tdxfs formats or parses a sysfs file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from attrs import frozen
 
-from tdxfs.errors import InvalidValue
+from tdxfs.errors import InvalidValue, OutOfRange
 from tdxfs.idlist import format_list, parse_list
 
 V = TypeVar("V")
@@ -89,6 +90,32 @@ def _number(base: int) -> Callable[[str], int]:
     return scan
 
 
+def kstrto(text: str, base: int, bits: int, *, signed: bool = False) -> int:
+    """
+    The number that ``kstrtoull()`` and its kin make of `text`; base 0 goes by the prefix. ValueError if it is
+    none, OutOfRange if it has more than `bits` bits.
+    """
+    sign = text[:1] if text[:1] == "+" or (signed and text[:1] == "-") else ""
+    digits = text.removeprefix(sign).lower()
+    if base == 0:
+        base = 16 if re.match("0x[0-9a-f]", digits) else 8 if digits.startswith("0") else 10
+    if base == 16:
+        digits = digits.removeprefix("0x")
+    value, seen = 0, 0
+    for digit in digits:
+        if not digit.isascii() or not digit.isalnum() or (number := int(digit, 36)) >= base:
+            break
+        value, seen = value * base + number, seen + 1
+    if not seen:
+        raise ValueError(text)
+    limit = 1 << (bits - 1 if signed else bits)
+    if value >= limit + (sign == "-"):
+        raise OutOfRange(f"{text!r} has more than {bits} bits")
+    if seen < len(digits):
+        raise ValueError(text)
+    return -value if sign == "-" else value
+
+
 def _word(text: str) -> str:
     if not text or text != text.strip():
         raise ValueError(text)
@@ -122,6 +149,8 @@ def _scan_choice(text: str) -> tuple[str, Sequence[str]]:
 
 
 DECIMAL: Codec[int] = Codec("a decimal number", str, _number(10))
+UNSIGNED: Codec[int] = Codec("a number, 0x for hexadecimal, 0 for octal", str, lambda text: kstrto(text, 0, 64))
+INT: Codec[int] = Codec("a number of 32 bits with sign", str, lambda text: kstrto(text, 0, 32, signed=True))
 HEX: Codec[int] = Codec("a hexadecimal number with 0x", "{:#x}".format, _number(16))
 BARE_HEX: Codec[int] = Codec("a hexadecimal number without 0x", "{:x}".format, _number(16))
 BLOCK_INDEX: Codec[int] = Codec("eight hexadecimal digits", "{:08x}".format, _number(16))
@@ -133,6 +162,9 @@ LINE: Codec[str] = Codec("a line of text", _itself, _itself)
 LIST: Codec[frozenset[int]] = Codec("a range list", format_list, parse_list, format_list)
 MASK: Codec[Mask] = Codec(
     "a bit mask in groups of 32 bits", _format_mask, _parse_mask, lambda mask: format_list(mask.ids)
+)
+ADDRESSES: Codec[tuple[int, int]] = Codec(
+    "<start>-<end>, hexadecimal, end inclusive", "{0[0]:#x}-{0[1]:#x}".format, lambda text: _addresses(text)
 )
 STAT: Codec[Mapping[str, int]] = Codec(
     "lines of name and value",
@@ -151,6 +183,11 @@ VERSION: Codec[tuple[int, int, int]] = Codec(
     lambda text: _triple(text),
     lambda version: "{}.{}.{:02}".format(*version),
 )
+
+
+def _addresses(text: str) -> tuple[int, int]:
+    start, end = text.split("-", 1)
+    return kstrto(start, 16, 64), kstrto(end, 16, 64)
 
 
 def _triple(text: str) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ from tdxfs.sysfs import paths
 from tdxfs.sysfs.attribute import Directory, always, directories, link, links, ro, rw, subdirectory
 from tdxfs.sysfs.codec import BARE_HEX, BOOL, DECIMAL, LINE, LIST, TEXT, WORD
 from tdxfs.sysfs.cpu_topology import CacheDir, TopologyDir, mask_width
-from tdxfs.sysfs.power import DeviceDir, PowerDir
+from tdxfs.sysfs.power import DeviceDir, PowerDir, uevent
 
 GENERIC_MODALIAS = "cpu:type:x86,ven0000fam0006mod00CF:feature:"
 ONLINE_STATE = 235  # CPUHP_ONLINE
@@ -81,7 +81,7 @@ class CpuDir(DeviceDir[int]):
     def _can_go_offline(self) -> bool:
         return self.key != 0
 
-    @rw(TEXT)
+    @uevent
     def uevent(self) -> str:
         """Driver and modalias of the CPU."""
         return f"DRIVER=processor\nMODALIAS={self.machine.topology.modalias or GENERIC_MODALIAS}\n"

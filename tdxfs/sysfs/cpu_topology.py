@@ -6,8 +6,9 @@ from collections.abc import Collection
 
 from tdxfs.cpus import siblings
 from tdxfs.model import Cache, Cpu, Machine
-from tdxfs.sysfs.attribute import Attribute, Directory, Reader, directories, ro, rw
-from tdxfs.sysfs.codec import DECIMAL, LIST, MASK, NOTHING, WORD, Codec, Mask
+from tdxfs.sysfs.attribute import Attribute, Directory, Reader, directories, ro
+from tdxfs.sysfs.codec import DECIMAL, LIST, MASK, WORD, Codec, Mask
+from tdxfs.sysfs.power import uevent
 
 
 def mask_width(machine: Machine) -> int:
@@ -107,9 +108,10 @@ class CacheIndexDir(Directory[tuple[int, int]]):
     def cache(self) -> Cache:
         return self.machine.topology.caches[self.key[1]]
 
-    @rw(NOTHING)
-    def uevent(self) -> None:
+    @uevent
+    def uevent(self) -> str:
         """Reads empty."""
+        return ""
 
     @ro(DECIMAL)
     def coherency_line_size(self) -> int:
@@ -167,9 +169,10 @@ class CacheDir(Directory[int]):
 
     WHAT = "/sys/devices/system/cpu/cpu<id>/cache"
 
-    @rw(NOTHING)
-    def uevent(self) -> None:
+    @uevent
+    def uevent(self) -> str:
         """Reads empty."""
+        return ""
 
     @directories("index<index>", CacheIndexDir, nested=True)
     def indices(self) -> Collection[int]:

@@ -13,10 +13,11 @@ from tdxfs.model import DaxRegion, Machine, Provider
 from tdxfs.sysfs import paths
 from tdxfs.sysfs.attribute import Directory, always, directories, link, links, ro, rw, wo
 from tdxfs.sysfs.bus import Bus, DriverDir, FixedDriverDir
-from tdxfs.sysfs.codec import BOOL, DECIMAL, HEX, LINE, NOTHING, TEXT, WORD
+from tdxfs.sysfs.codec import BOOL, DECIMAL, HEX, LINE, NOTHING, WORD
 from tdxfs.sysfs.dax import DaxDeviceDir, DaxRegionDir
 from tdxfs.sysfs.nd import NdBusDir, buses
 from tdxfs.sysfs.platform import PlatformDeviceDir
+from tdxfs.sysfs.power import uevent
 
 
 def regions(machine: Machine) -> Collection[int]:
@@ -70,7 +71,7 @@ class CxlDeviceDir(Directory[Any]):
         """Modalias of the device."""
         return f"cxl:t{self.NUMBER}"
 
-    @rw(TEXT)
+    @uevent
     def uevent(self) -> str:
         """Type, driver if there is one, and modalias."""
         driver = f"DRIVER={self.DRIVER}\n" if self.DRIVER else ""

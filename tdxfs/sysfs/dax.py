@@ -6,14 +6,27 @@ from collections.abc import Collection
 from typing import Any
 
 from tdxfs.capability import judge_dax, judge_target_node
-from tdxfs.model import PAGE_SIZE, DaxRegion, DaxState, Driver, kernel_at_least
-from tdxfs.ranges import Range, Ranges
+from tdxfs.errors import NoAddress, OutOfRange
+from tdxfs.model import PAGE_SIZE, DaxRegion, DaxState, Driver, Machine, RegionState, kernel_at_least
+from tdxfs.ranges import Range
 from tdxfs.sysfs import paths
 from tdxfs.sysfs.attribute import Attribute, Directory, Tier, always, directories, link, ro, rw, subdirectory, wo
-from tdxfs.sysfs.codec import BOOL, DECIMAL, HEX, LINE, NOTHING, TEXT, WORD
-from tdxfs.sysfs.power import DeviceDir, PowerDir
+from tdxfs.sysfs.codec import ADDRESSES, BOOL, DECIMAL, HEX, INT, LINE, UNSIGNED, WORD, Codec
+from tdxfs.sysfs.power import DeviceDir, PowerDir, uevent
+from tdxfs.transitions import dax, kmem
 
 Key = tuple[int, int]
+
+
+def _align(text: str) -> int:
+    try:
+        return UNSIGNED.scan(text)
+    except (ValueError, OutOfRange):
+        raise NoAddress(f"{text!r} is not a number") from None
+
+
+ALIGN: Codec[int] = Codec("a number", str, _align)
+"""align_store() calls what it cannot read ENXIO."""
 
 
 class X86DaxDir(Directory[Key]):
@@ -82,15 +95,23 @@ class DaxDeviceDir(DeviceDir[Key]):
     def region(self) -> DaxRegion:
         return self.machine.regions[self.key[0]]
 
-    @rw(DECIMAL)
+    @rw(DECIMAL, takes=ALIGN)
     def align(self) -> int:
         """Alignment of the device's ranges, bytes."""
         return self.device.align
 
-    @rw(DECIMAL)
+    @align.store
+    def _set_align(self, align: int) -> Machine:
+        return dax.set_align(self.machine, self.key, align)
+
+    @rw(DECIMAL, takes=UNSIGNED)
     def size(self) -> int:
         """Size of the device, bytes."""
         return self.device.size
+
+    @size.store
+    def _set_size(self, size: int) -> Machine:
+        return dax.resize(self.machine, self.key, size)
 
     def _static_mode(self) -> int:
         # devices of static regions cannot be resized (dev_dax_visible)
@@ -99,7 +120,13 @@ class DaxDeviceDir(DeviceDir[Key]):
     align.mode_of(_static_mode)
     size.mode_of(_static_mode)
 
-    mapping: Attribute[Any, None] = wo(NOTHING, "<start>-<end>, hexadecimal, end inclusive: a range to allocate.")
+    mapping: Attribute[Any, tuple[int, int]] = wo(
+        ADDRESSES, "<start>-<end>, hexadecimal, end inclusive: a range to allocate."
+    )
+
+    @mapping.store
+    def _add_mapping(self, addresses: tuple[int, int]) -> Machine:
+        return dax.add_mapping(self.machine, self.key, *addresses)
 
     @mapping.visible
     def _dynamic(self) -> bool:
@@ -135,12 +162,16 @@ class DaxDeviceDir(DeviceDir[Key]):
         """1: kmem keeps the page structures of the memory on the memory itself."""
         return self.device.memmap_on_memory
 
+    @memmap_on_memory.store
+    def _set_memmap_on_memory(self, on: bool) -> Machine:
+        return dax.set_memmap_on_memory(self.machine, self.key, on)
+
     @ro(LINE)
     def dev(self) -> str:
         """Major and minor number of /dev/dax<region>.<id>."""
         return f"{dax_major(self.machine.topology.kernel)}:{self.device.minor}"
 
-    @rw(TEXT)
+    @uevent
     def uevent(self) -> str:
         """Device numbers, name, driver and modalias."""
         driver = f"DRIVER={self.device.driver.value}\n" if self.device.driver else ""
@@ -150,16 +181,15 @@ class DaxDeviceDir(DeviceDir[Key]):
     @rw(WORD, since="7.3")
     def state(self) -> str:
         """
-        How kmem brought the whole device online: offline, online, online_kernel or online_movable;
-        offline also where some of its memory did not go online. Absent unless bound to kmem.
+        Written: online, online_kernel or online_movable to add all of the device's memory, unplugged to take all
+        of it away. Reads how that was done last; offline if auto_online_blocks said so when kmem took the device.
+        Absent unless bound to kmem.
         """
-        layout, size = self.machine.topology.memory, self.machine.topology.memory.block_size
-        online = all(
-            block.online
-            for part in Ranges.of(self.device.mappings).aligned_in(size)
-            for _, _, block in self.machine.blocks.within(part.start // size, part.end // size)
-        )
-        return layout.auto_online if online else "offline"
+        return self.device.plugged
+
+    @state.store
+    def _set_state(self, word: str) -> Machine:
+        return kmem.set_state(self.machine, self.key, word)
 
     @state.visible
     def _is_kmem(self) -> bool:
@@ -219,23 +249,34 @@ class DaxRegionDir(Directory[Any]):
     @ro(DECIMAL)
     def available_size(self) -> int:
         """Bytes that no device has. Absent in static regions."""
-        keys = self.machine.region_devices.get(self.region.id, ())
-        return self.region.range.size - sum(self.machine.dax[key].size for key in keys)
+        return dax.available(self.machine, self.region)
+
+    @property
+    def _state(self) -> RegionState:
+        return self.machine.dax_regions.get(self.key, RegionState())
 
     def _name(self, device: int | None) -> str:
-        return "" if device is None else f"dax{self.region.id}.{device}"
+        return "" if device is None else f"dax{self.key}.{device}"
 
     @ro(LINE)
     def seed(self) -> str:
         """The first idle device that was created, or nothing. Absent in static regions."""
-        return self._name(self.region.seed)
+        return self._name(self._state.seed)
 
-    @rw(LINE)
+    @rw(LINE, takes=INT)
     def create(self) -> str:
         """The youngest device that was created, or nothing; writing 1 makes one. Absent in static regions."""
-        return self._name(self.region.youngest)
+        return self._name(self._state.youngest)
 
-    delete: Attribute[Any, None] = wo(NOTHING, "The name of a device to delete. Absent in static regions.")
+    @create.store
+    def _create(self, value: int) -> Machine:
+        return dax.create(self.machine, self.key, value)
+
+    delete: Attribute[Any, str] = wo(LINE, "The name of a device to delete. Absent in static regions.")
+
+    @delete.store
+    def _delete(self, name: str) -> Machine:
+        return dax.delete(self.machine, self.key, name)
 
     def _dynamic(self) -> bool:
         return not self.region.static

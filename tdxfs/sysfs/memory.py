@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from tdxfs import transitions
 from tdxfs.capability import judge_block
-from tdxfs.model import Block, Machine, Zone
+from tdxfs.model import Block, Machine
 from tdxfs.sysfs import paths
 from tdxfs.sysfs.attribute import Directory, Tier, always, directories, link, links, ro, rw, subdirectory, wo
 from tdxfs.sysfs.codec import BARE_HEX, BLOCK_INDEX, BOOL, DECIMAL, LINE, NOTHING, WORD
 from tdxfs.sysfs.power import DeviceDir, PowerDir
+from tdxfs.transitions.memory import set_auto_online, set_block_online, set_block_state
+from tdxfs.zones import valid_zones
 
 
 class X86BlockDir(Directory[int]):
@@ -43,6 +44,10 @@ class MemoryBlockDir(DeviceDir[int]):
         """1 if the block is online."""
         return self.block.online
 
+    @online.store
+    def _set_online(self, on: bool) -> Machine:
+        return set_block_online(self.machine, self.key, on)
+
     @ro(DECIMAL)
     def phys_device(self) -> int:
         """Always 0."""
@@ -65,7 +70,7 @@ class MemoryBlockDir(DeviceDir[int]):
 
     @state.store
     def _set_state(self, word: str) -> Machine:
-        return transitions.set_block_state(self.machine, self.key, word)
+        return set_block_state(self.machine, self.key, word)
 
     @ro(LINE)
     def valid_zones(self) -> str:
@@ -73,11 +78,8 @@ class MemoryBlockDir(DeviceDir[int]):
         Online: the block's zone, or none if it has several. Offline: the zones it
         can join, the default first.
         """
-        zone = self.block.zone
-        if self.block.online:
-            return zone.value if zone else "none"
-        kernel = zone if zone and zone is not Zone.MOVABLE else Zone.NORMAL
-        return f"{kernel.value} {Zone.MOVABLE.value}"
+        zones = valid_zones(self.machine, self.key, self.block)
+        return " ".join(zone.value for zone in zones) or "none"
 
     @subdirectory(X86BlockDir, tier=Tier.PROPOSED)
     def x86(self) -> bool:
@@ -110,7 +112,11 @@ class MemoryRoot(DeviceDir[None]):
     @rw(WORD)
     def auto_online_blocks(self) -> str:
         """What happens to hot-added blocks: offline, online, online_kernel or online_movable."""
-        return self.machine.topology.memory.auto_online
+        return self.machine.auto_online
+
+    @auto_online_blocks.store
+    def _set_auto_online(self, word: str) -> Machine:
+        return set_auto_online(self.machine, word)
 
     @ro(BOOL, since="6.12")
     def crash_hotplug(self) -> bool:

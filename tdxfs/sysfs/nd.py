@@ -12,8 +12,9 @@ from tdxfs.errors import NoAddress
 from tdxfs.model import DaxRegion, DaxState, Machine
 from tdxfs.sysfs import paths
 from tdxfs.sysfs.attribute import Directory, directories, link, ro, rw, subdirectory
-from tdxfs.sysfs.codec import BOOL, DECIMAL, HEX, LINE, TEXT, WORD
+from tdxfs.sysfs.codec import BOOL, DECIMAL, HEX, LINE, WORD
 from tdxfs.sysfs.dax import DaxDeviceDir, DaxRegionDir
+from tdxfs.sysfs.power import uevent
 
 Key = tuple[int, int]
 
@@ -67,7 +68,7 @@ class NdDaxDir(Directory[Key]):
         """Modalias of the device."""
         return "nd:t7"
 
-    @rw(TEXT)
+    @uevent
     def uevent(self) -> str:
         """Type, driver and modalias."""
         driver = "DRIVER=dax_pmem\n" if self.device else ""
@@ -160,7 +161,7 @@ class NdRegionDir(Directory[int]):
         """Modalias of the device."""
         return "nd:t2"
 
-    @rw(TEXT)
+    @uevent
     def uevent(self) -> str:
         """Type, driver and modalias."""
         return "DEVTYPE=nd_pmem\nDRIVER=nd_region\nMODALIAS=nd:t2\n"
@@ -235,7 +236,7 @@ class NdBusDir(Directory[int]):
         """1, once everything below it has been probed."""
         return True
 
-    @rw(TEXT)
+    @uevent
     def uevent(self) -> str:
         """Driver and modalias."""
         return "DRIVER=nd_bus\nMODALIAS=nd:t0\n"

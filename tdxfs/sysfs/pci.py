@@ -14,7 +14,7 @@ from tdxfs.sysfs.attribute import Directory, File, Files, always, directories, l
 from tdxfs.sysfs.bus import simple_bus
 from tdxfs.sysfs.codec import DECIMAL, LINE, LIST, MASK, TEXT, Codec, Mask
 from tdxfs.sysfs.cpu_topology import mask_width
-from tdxfs.sysfs.power import DeviceDir, PowerDir
+from tdxfs.sysfs.power import DeviceDir, PowerDir, uevent
 
 ID: Codec[int] = Codec("0x and four digits", "{:#06x}".format, lambda text: int(text, 16))
 CLASS: Codec[int] = Codec("0x and six digits", "{:#08x}".format, lambda text: int(text, 16))
@@ -76,7 +76,7 @@ class PciFunctionDir(DeviceDir[str]):
         """The node the device is near."""
         return self.function.numa_node
 
-    @rw(TEXT)
+    @uevent
     def uevent(self) -> str:
         """Class, ids, address and modalias."""
         f = self.function

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from tdxfs.sysfs import paths
 from tdxfs.sysfs.attribute import link, ro, rw
-from tdxfs.sysfs.codec import LINE, TEXT, WORD
-from tdxfs.sysfs.power import DeviceDir
+from tdxfs.sysfs.codec import LINE, WORD
+from tdxfs.sysfs.power import DeviceDir, uevent
 
 
 class PlatformDeviceDir(DeviceDir[Any]):
@@ -17,7 +17,7 @@ class PlatformDeviceDir(DeviceDir[Any]):
     DRIVER: ClassVar[str] = ""
     MODALIAS: ClassVar[str] = ""
 
-    @rw(TEXT)
+    @uevent
     def uevent(self) -> str:
         """Driver and modalias."""
         return f"DRIVER={self.DRIVER}\nMODALIAS={self.MODALIAS}\n"
@@ -51,7 +51,7 @@ class AcpiDeviceDir(DeviceDir[Any]):
     DRIVER: ClassVar[str] = ""
     """Empty: none binds."""
 
-    @rw(TEXT)
+    @uevent
     def uevent(self) -> str:
         """Driver, if there is one, and modalias."""
         driver = f"DRIVER={self.DRIVER}\n" if self.DRIVER else ""

@@ -2,15 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import re
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, TypeVar
 
 from tdxfs.errors import InputOutput
 from tdxfs.model import Machine, kernel_at_least
-from tdxfs.sysfs.attribute import ALL_TIERS, Directory, Entry, Tier, always, ro, rw
-from tdxfs.sysfs.codec import DECIMAL, NOTHING, WORD
+from tdxfs.sysfs.attribute import ALL_TIERS, Attribute, Directory, Entry, Tier, always, ro, rw, wo
+from tdxfs.sysfs.codec import DECIMAL, TEXT, WORD, Codec
 
 K = TypeVar("K")
+
+
+UEVENT_ACTIONS = ("add", "remove", "change", "move", "online", "offline", "bind", "unbind")
+_UUID = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+_UEVENT = re.compile(f"({'|'.join(UEVENT_ACTIONS)})( {_UUID}( [0-9a-zA-Z]+=[0-9a-zA-Z]+)*)?")
+
+
+def _action(text: str) -> str:
+    match = _UEVENT.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    return match[1]
+
+
+ACTION: Codec[str] = Codec(f"{', '.join(UEVENT_ACTIONS)}, then a UUID and KEY=VALUE pairs if wanted", str, _action)
+
+
+def uevent(show: Callable[[Any], str]) -> Attribute[Any, str]:
+    """A device's ``uevent``: it reads as the decorated function says, and a write asks for a synthetic uevent."""
+    attribute: Attribute[Any, str] = rw(TEXT, takes=ACTION)(show)
+    attribute.store(_same_machine)
+    return attribute
+
+
+def uevent_request(doc: str) -> Attribute[Any, str]:
+    """The ``uevent`` of a bus or driver: it can only be written."""
+    attribute = wo(ACTION, doc)
+    attribute.store(_same_machine)
+    return attribute
+
+
+def _same_machine(directory: Any, value: Any) -> Machine:
+    machine: Machine = directory.machine
+    return machine
 
 
 class PowerDir(Directory[Any]):
@@ -86,6 +121,7 @@ class DeviceDir(Directory[K]):
 
     power = always(PowerDir)
 
-    @rw(NOTHING)
-    def uevent(self) -> None:
+    @uevent
+    def uevent(self) -> str:
         """Reads empty; a write asks for a uevent (add, remove, change, ...)."""
+        return ""

@@ -1,6 +1,9 @@
 """Small machines, built by hand, that several tests look at."""
 
+import errno
+
 from tdxfs.boot import boot
+from tdxfs.errors import Refusal
 from tdxfs.model import (
     GIB,
     MIB,
@@ -58,3 +61,13 @@ def tree(topology: Topology = MIXED) -> Tree:
 
 def booted(topology: Topology = MIXED) -> Machine:
     return boot(topology)
+
+
+def wrote(machine: Tree, path: str, text: str) -> str:
+    """What write(2) returns: ok for all of it, else the errno's name."""
+    try:
+        count = machine.write(path, text.encode())
+    except Refusal as refusal:
+        return errno.errorcode[refusal.errno]
+    assert count == len(text), f"{count} of {len(text)} bytes"
+    return "ok"

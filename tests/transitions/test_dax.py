@@ -1,11 +1,8 @@
 """dax devices and drivers take what is written as real kernels did, errno for errno."""
 
-import errno
-
 import pytest
-from machines import tree
+from machines import tree, wrote
 
-from tdxfs.errors import Refusal
 from tdxfs.model import (
     GIB,
     KERNELS,
@@ -28,8 +25,7 @@ NAMESPACE = Range(0x100200000, 0x140000000)
 CPUS = tuple(Cpu(n, node=n // 2, package=n // 2, core=n % 2) for n in range(4))
 BOOT_NODES = (Node(0, (Memory(Range(0, 512 * MIB)),)), Node(1, (Memory(Range(512 * MIB, GIB)),)))
 DEVICE, REGION, DRIVERS = "/sys/bus/dax/devices/{}", "/sys/devices/platform/{}hmem.0/dax_region", "/sys/bus/dax/drivers"
-OK = object()
-"""All of what is written is taken."""
+OK = "ok"
 
 
 def static(kernel, driver=Driver.DEVICE_DAX):
@@ -47,15 +43,6 @@ def dynamic(kernel, driver=Driver.DEVICE_DAX, mappings=(SOFT,)):
     layout = MemoryLayout(auto_online="offline")
     nodes = (*BOOT_NODES, rest)
     return tree(Topology(kernel=kernel, cpus=CPUS, nodes=nodes, dax_regions=(region,), memory=layout))
-
-
-def wrote(machine, path, text):
-    """What write(2) returns: OK for all of it, a number for less, or the errno's name."""
-    try:
-        count = machine.write(path, text.encode())
-    except Refusal as refusal:
-        return errno.errorcode[refusal.errno]
-    return OK if count == len(text) else count
 
 
 def region_of(machine):

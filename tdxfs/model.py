@@ -11,10 +11,10 @@ Nothing here does I/O, prints or refuses; `validate` says whether a Topology mak
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import Factory, define, evolve, frozen
 from immutables import Map
@@ -496,6 +496,21 @@ class LogRecord:
     text: str
 
 
+T = TypeVar("T")
+DERIVED: dict[str, tuple[str, ...]] = {}
+"""Derived value of a Machine -> the fields it is made from."""
+
+
+def derived(*fields: str) -> Callable[[Callable[[Any], T]], cached_property[T]]:
+    """A value made when somebody asks, from these `fields` and no others: a machine that shares them inherits it."""
+
+    def declare(make: Callable[[Any], T]) -> cached_property[T]:
+        DERIVED[make.__name__] = fields
+        return cached_property(make)
+
+    return declare
+
+
 @define(frozen=True, slots=False, eq=False)
 class Machine:
     """
@@ -542,16 +557,26 @@ class Machine:
     default_mems: frozenset[int] | None = None
     """Nodes that tasks may allocate from unless told otherwise; None: all that have memory."""
 
-    @cached_property
+    def after(self, previous: Machine) -> Machine:
+        """This machine as the one that follows `previous`, with what is derived from fields that they share."""
+        successor = evolve(self, generation=previous.generation + 1)
+        for name, fields in DERIVED.items():
+            for source in (self, previous):
+                if name in vars(source) and all(getattr(source, f) is getattr(self, f) for f in fields):
+                    vars(successor)[name] = vars(source)[name]
+                    break
+        return successor
+
+    @derived("topology")
     def nodes(self) -> dict[int, Node]:
         """Node id -> what the firmware says of it."""
         return {node.id: node for node in self.topology.nodes}
 
-    @cached_property
+    @derived("topology")
     def regions(self) -> dict[int, DaxRegion]:
         return {region.id: region for region in self.topology.dax_regions}
 
-    @cached_property
+    @derived("blocks")
     def node_blocks(self) -> dict[int, RunMap[Block]]:
         """Node id -> the memory blocks that lie in it, wholly or in part."""
         runs: dict[int, list[tuple[int, int, Block]]] = {}
@@ -560,7 +585,7 @@ class Machine:
                 runs.setdefault(nid, []).append((start, end, block))
         return {nid: RunMap.of(mine) for nid, mine in runs.items()}
 
-    @cached_property
+    @derived("ram")
     def node_ram(self) -> dict[int, Ranges]:
         """Node id -> its System RAM, online or not."""
         parts: dict[int, list[Range]] = {}
@@ -568,7 +593,7 @@ class Machine:
             parts.setdefault(nid, []).append(Range(start, end))
         return {nid: Ranges.of(mine) for nid, mine in parts.items()}
 
-    @cached_property
+    @derived("topology")
     def node_cpus(self) -> dict[int, tuple[int, ...]]:
         """Node id -> its present CPUs."""
         found: dict[int, list[int]] = {}
@@ -576,7 +601,7 @@ class Machine:
             found.setdefault(cpu.node, []).append(cpu.id)
         return {nid: tuple(ids) for nid, ids in found.items()}
 
-    @cached_property
+    @derived("topology")
     def provider_regions(self) -> dict[Provider, dict[int, DaxRegion]]:
         """Provider -> its regions by id."""
         found: dict[Provider, dict[int, DaxRegion]] = {provider: {} for provider in Provider}
@@ -584,7 +609,7 @@ class Machine:
             found[region.provider][region.id] = region
         return found
 
-    @cached_property
+    @derived("topology")
     def nd_buses(self) -> dict[bool, dict[int, DaxRegion]]:
         """NVDIMM buses by number: whether it is that of the CXL devices -> its regions by id."""
         found: dict[bool, dict[int, DaxRegion]] = {}
@@ -592,12 +617,12 @@ class Machine:
             found.setdefault(region.on_cxl, {})[region.id] = region
         return found
 
-    @cached_property
+    @derived("topology")
     def pci(self) -> dict[str, PciDevice]:
         """PCI functions by address."""
         return {device.address: device for device in self.topology.pci_devices}
 
-    @cached_property
+    @derived("topology")
     def pci_hosts(self) -> dict[str, tuple[str, ...]]:
         """``DDDD:BB`` of each host bridge -> the addresses of its functions."""
         found: dict[str, list[str]] = {}
@@ -605,7 +630,7 @@ class Machine:
             found.setdefault(address[:7], []).append(address)
         return {host: tuple(addresses) for host, addresses in found.items()}
 
-    @cached_property
+    @derived("dax")
     def region_devices(self) -> dict[int, tuple[tuple[int, int], ...]]:
         """Region id -> keys of its dax devices."""
         found: dict[int, list[tuple[int, int]]] = {}
@@ -613,7 +638,7 @@ class Machine:
             found.setdefault(key[0], []).append(key)
         return {region: tuple(keys) for region, keys in found.items()}
 
-    @cached_property
+    @derived("dax")
     def bound_dax(self) -> dict[Driver | None, frozenset[tuple[int, int]]]:
         """Driver -> keys of the dax devices bound to it; None -> of those that are bound to none."""
         found: dict[Driver | None, set[tuple[int, int]]] = {None: set(), **{driver: set() for driver in Driver}}
@@ -621,12 +646,12 @@ class Machine:
             found[device.driver].add(key)
         return {driver: frozenset(keys) for driver, keys in found.items()}
 
-    @cached_property
+    @derived("topology")
     def node_order(self) -> dict[int, int]:
         """Node id -> its row in ``Topology.distances``."""
         return {node.id: row for row, node in enumerate(self.topology.nodes)}
 
-    @cached_property
+    @derived("ram", "topology")
     def node_of(self) -> RunMap[int]:
         """Address -> node of all memory, dax regions by their target node."""
         runs = list(self.ram.runs())
@@ -636,54 +661,32 @@ class Machine:
                     runs.append((part.start, part.end, region.target_node))
         return RunMap.of(runs)
 
-    @cached_property
+    @derived("dax")
     def dax_at(self) -> RunMap[tuple[int, int]]:
         """Address -> key of the dax device that maps it."""
         return RunMap.of(
             (mapping.start, mapping.end, key) for key, device in self.dax.items() for mapping in device.mappings
         )
 
-    @cached_property
+    @derived("tdx")
     def tdmr_at(self) -> RunMap[int]:
         """Address -> index of the TDMR around it."""
         return RunMap.of((tdmr.range.start, tdmr.range.end, at) for at, tdmr in enumerate(self.tdx.tdmrs))
 
-    @cached_property
+    @derived("ram")
     def _ram_ranges(self) -> Ranges:
         return Ranges.of(Range(start, end) for start, end, _ in self.ram.runs())
 
-    @cached_property
+    @derived("topology")
     def cpus(self) -> dict[int, Cpu]:
         """Present CPUs by id."""
         return {cpu.id: cpu for cpu in self.topology.cpus}
 
 
-_INPUTS: dict[str, frozenset[str]] = {
-    "nodes": frozenset({"topology"}),
-    "regions": frozenset({"topology"}),
-    "node_blocks": frozenset({"blocks"}),
-    "node_ram": frozenset({"ram"}),
-    "node_cpus": frozenset({"topology"}),
-    "provider_regions": frozenset({"topology"}),
-    "nd_buses": frozenset({"topology"}),
-    "pci": frozenset({"topology"}),
-    "pci_hosts": frozenset({"topology"}),
-    "node_order": frozenset({"topology"}),
-    "node_of": frozenset({"topology", "ram"}),
-    "region_devices": frozenset({"dax"}),
-    "bound_dax": frozenset({"dax"}),
-    "dax_at": frozenset({"dax"}),
-    "tdmr_at": frozenset({"tdx"}),
-    "_ram_ranges": frozenset({"ram"}),
-    "cpus": frozenset({"topology"}),
-}
-"""Cached property of Machine -> the fields it is made of."""
-
-
 def changed(machine: Machine, **fields: Any) -> Machine:
     """A machine with other `fields`; what is derived from those that stay is not derived again."""
-    after = evolve(machine, **fields)
+    other = evolve(machine, **fields)
     for name, value in vars(machine).items():
-        if name in _INPUTS and not _INPUTS[name] & fields.keys():
-            vars(after)[name] = value
-    return after
+        if name in DERIVED and not fields.keys() & DERIVED[name]:
+            vars(other)[name] = value
+    return other

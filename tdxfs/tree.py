@@ -16,7 +16,7 @@ from attrs import frozen
 
 from tdxfs import processes
 from tdxfs.errors import AccessDenied, NoDevice, NoEntry, NotADirectory, Refusal
-from tdxfs.model import PAGE_SIZE, Machine, changed
+from tdxfs.model import PAGE_SIZE, Machine
 from tdxfs.sysfs.attribute import ALL_TIERS, Directory, Entry, File, Link, Tier
 
 LAST_OFFSET = 0x7FFFFFFF
@@ -122,7 +122,7 @@ class Tree:
 
     def _become(self, machine: Machine) -> None:
         if machine is not self._machine:
-            self._machine = changed(machine, generation=self._machine.generation + 1)
+            self._machine = machine.after(self._machine)
             self.generation += 1
 
     def sample(self) -> bool:

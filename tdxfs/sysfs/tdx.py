@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
-from tdxfs import transitions
 from tdxfs.conflicts import Finding, conflicts
 from tdxfs.model import Machine, Tdmr
 from tdxfs.policy import axes
 from tdxfs.ranges import Range
-from tdxfs.sysfs.attribute import Attribute, Directory, Tier, always, directories, ro
+from tdxfs.sysfs.attribute import Attribute, Directory, Tier, always, directories, ro, rw
 from tdxfs.sysfs.codec import CHOICE, DECIMAL, HEX, LINE, WORD
+from tdxfs.transitions.policy import RUNTIME, set_policy
 
 K = TypeVar("K")
-WRITABLE = ("hotplug", "validate", "report")
-"""The axes that a running kernel could change."""
 
 
 class RangeDir(Directory[K]):
@@ -137,14 +135,13 @@ def _axis(name: str) -> Attribute[PolicyDir, tuple[str, Sequence[str]]]:
         return str(getattr(directory.machine.policies, name)), [str(value) for value in kind]
 
     def store(directory: PolicyDir, word: str) -> Machine:
-        return transitions.set_policy(directory.machine, name, word)
+        return set_policy(directory.machine, name, word)
 
-    show.__doc__ = f"{kind.__doc__} {', '.join(map(str, kind))}."
-    axis = ro(CHOICE, name=name, mode=0o644 if name in WRITABLE else 0o444, tier=Tier.PROPOSED)(show)
-    if name in WRITABLE:
-        axis.takes = WORD
-        axis.store(store)
-    return axis
+    change = "" if name in RUNTIME else " Only a boot changes it: EPERM."
+    show.__doc__ = f"{kind.__doc__} {', '.join(map(str, kind))}.{change}"
+    attribute = rw(CHOICE, takes=WORD, name=name)(show)
+    attribute.store(store)
+    return attribute
 
 
 for _name in axes():

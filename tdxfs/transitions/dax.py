@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from attrs import evolve
 
@@ -139,8 +140,8 @@ def create(machine: Machine, region_id: int, value: int) -> Machine:
     region = machine.regions[region_id]
     if not available(machine, region):
         raise NoSpace(f"all of region {region_id} is taken")
-    instance = _lowest_free({key[1] for key in machine.region_devices.get(region_id, ())})
-    minor = _lowest_free({device.minor for device in machine.dax.values()})
+    instance = lowest_free({key[1] for key in machine.region_devices.get(region_id, ())})
+    minor = lowest_free({device.minor for device in machine.dax.values()})
     device = DaxState(region_id, instance, (), None, region.align, False, minor)
     state = machine.dax_regions.get(region_id, RegionState())
     seed = instance if state.seed is None else state.seed
@@ -293,7 +294,8 @@ def _with_region(machine: Machine, region_id: int, state: RegionState) -> Machin
     return changed(machine, dax_regions=machine.dax_regions.set(region_id, state))
 
 
-def _lowest_free(used: set[int]) -> int:
+def lowest_free(used: Collection[int]) -> int:
+    """The lowest id that is not in use, as an ida gives it."""
     number = 0
     while number in used:
         number += 1

@@ -7,7 +7,7 @@ pages would not fit any more, or if no kernel memory would be left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 
 from tdxfs import counters
 from tdxfs.errors import Busy, Exists, InvalidValue, NotPermitted
@@ -20,7 +20,6 @@ from tdxfs.zones import spans, zone_for
 ONLINE_TYPES = ("online", "online_kernel", "online_movable")
 POLICIES = ("offline", *ONLINE_TYPES)
 """What ``auto_online_blocks`` may say."""
-SEVERAL_ZONES = "lies in several zones, or has holes"
 
 
 def set_auto_online(machine: Machine, word: str) -> Machine:
@@ -63,28 +62,35 @@ def online_block(machine: Machine, block_id: int, word: str) -> Machine:
 
 
 def offline_block(machine: Machine, block_id: int) -> Machine:
-    """
-    Take a memory block offline (``offline_pages``): InvalidValue if it is offline, has holes or lies in several
-    zones; Busy if it holds pages that cannot move.
-    """
-    block = _block(machine, block_id)
-    memory = block_range(machine, block_id)
-    if not block.online:
+    """Take a memory block offline: InvalidValue if it is offline, else what `offline_blocks` refuses."""
+    if not _block(machine, block_id).online:
         raise InvalidValue(f"memory{block_id} is offline")
-    there = sum(end - start for start, end, _ in machine.ram.within(memory.start, memory.end))
-    if block.zone is None or there != memory.size:
-        raise InvalidValue(f"memory{block_id} {SEVERAL_ZONES}")
-    if any(machine.tdx.owned.within(memory)):
-        raise Busy(f"memory{block_id} holds pages that cannot move")
-    after = _with_blocks(
-        machine, machine.blocks.assign(block_id, block_id + 1, Block(block.nodes, False, dax=block.dax))
-    )
-    if counters.free_kib(after, block.nodes[0]) < 0:
-        raise Busy(f"the huge pages of memory{block_id} fit nowhere else")
-    if block.zone is not Zone.MOVABLE and not any(
-        other.online and other.zone is not Zone.MOVABLE for _, _, other in after.blocks.runs()
-    ):
-        raise Busy(f"memory{block_id} is the last memory of the kernel")
+    return offline_blocks(machine, block_id, block_id + 1)
+
+
+def offline_blocks(machine: Machine, first: int, end: int) -> Machine:
+    """
+    Take the online blocks from `first` to before `end` offline, all or none of them (``offline_pages``):
+    InvalidValue for one that has holes or lies in several zones, Busy for one with pages that cannot move.
+    """
+    size = machine.topology.memory.block_size
+    blocks = machine.blocks
+    for start, stop, block in [run for run in blocks.within(first, end) if run[2].online]:
+        memory = Range(start * size, stop * size)
+        there = sum(high - low for low, high, _ in machine.ram.within(memory.start, memory.end))
+        if block.zone is None or there != memory.size:
+            raise InvalidValue(f"{_name(start, stop)} lies in several zones, or has holes")
+        if any(machine.tdx.owned.within(memory)):
+            raise Busy(f"{_name(start, stop)} holds pages that cannot move")
+        blocks = blocks.assign(start, stop, Block(block.nodes, False, dax=block.dax))
+    if blocks is machine.blocks:
+        return machine
+    after = _with_blocks(machine, blocks)
+    if not any(block.online and block.zone is not Zone.MOVABLE for _, _, block in blocks.runs()):
+        raise Busy(f"{_name(first, end)} is the last memory of the kernel")
+    for nid in {nid for _, _, block in machine.blocks.within(first, end) for nid in block.nodes}:
+        if counters.free_kib(after, nid) < 0:
+            raise Busy(f"the huge pages of {_name(first, end)} fit nowhere else on node {nid}")
     return after
 
 
@@ -119,26 +125,13 @@ def remove_memory(machine: Machine, memory: Range) -> Machine:
     return _with_blocks(machine, machine.blocks.remove(first, end))
 
 
-def offline_and_remove(machine: Machine, memories: list[Range]) -> Machine:
+def offline_and_remove(machine: Machine, memories: Iterable[Range]) -> Machine:
     """Take blocks offline and remove them, all or none of them (``offline_and_remove_memory_ranges``)."""
-    for memory in memories:
-        machine = remove_memory(offline_memory(machine, memory), memory)
-    return machine
-
-
-def offline_memory(machine: Machine, memory: Range) -> Machine:
-    """Take every online block of a range offline, all or none of them."""
     size = machine.topology.memory.block_size
-    for block_id in online_blocks(machine, memory.start // size, memory.end // size):
-        machine = offline_block(machine, block_id)
+    for memory in memories:
+        machine = offline_blocks(machine, memory.start // size, memory.end // size)
+        machine = remove_memory(machine, memory)
     return machine
-
-
-def online_blocks(machine: Machine, first: int, end: int) -> Iterator[int]:
-    """Ids of the online blocks from `first` to before `end`."""
-    for start, stop, block in machine.blocks.within(first, end):
-        if block.online:
-            yield from range(start, stop)
 
 
 def vetoed(machine: Machine, memory: Range) -> bool:
@@ -164,6 +157,10 @@ def _block(machine: Machine, block_id: int) -> Block:
     block = machine.blocks.get(block_id)
     assert block is not None, f"no memory{block_id}"
     return block
+
+
+def _name(first: int, end: int) -> str:
+    return f"memory{first}" if end == first + 1 else f"memory{first} to memory{end - 1}"
 
 
 def _online(machine: Machine, first: int, end: int, how: Callable[[int], str]) -> Machine:

@@ -14,11 +14,12 @@ from itertools import chain, pairwise
 from attrs import define, evolve, field
 from immutables import Map
 
-from tdxfs.capability import online_memory
+from tdxfs.counters import free_kib, total_kib
 from tdxfs.errors import Refusal
 from tdxfs.idlist import parse_list
 from tdxfs.kmsg import ERR, INFO, WARN
 from tdxfs.model import (
+    HUGEPAGE_SIZES,
     MIB,
     PAGE_SIZE,
     Block,
@@ -97,11 +98,12 @@ def boot(topology: Topology, policies: Policies | None = None) -> Machine:
         tdx_memory=verdicts,
         auto_online=topology.memory.auto_online,
         dax_regions=Map(_region_states(topology)),
+        hugepages=Map(_hugepages(topology)),
         hidden=hidden,
         log=tuple(log.records),
     )
     machine = _hot_add(machine)
-    recorded = {nid: online_memory(machine, nid).size for nid in topology.counters}
+    recorded = {nid: (total_kib(machine, nid), free_kib(machine, nid)) for nid in topology.counters}
     return evolve(machine, recorded_memory=recorded, records=topology.records)
 
 
@@ -358,6 +360,12 @@ def _region_states(topology: Topology) -> Iterator[tuple[int, RegionState]]:
     for region in topology.dax_regions:
         if region.seed is not None or region.youngest is not None:
             yield region.id, RegionState(region.seed, region.youngest)
+
+
+def _hugepages(topology: Topology) -> Iterator[tuple[tuple[int, int], int]]:
+    for nid, recorded in topology.counters.items():
+        if pages := recorded.meminfo.get("HugePages_Total", 0):
+            yield (nid, HUGEPAGE_SIZES[0]), pages
 
 
 def _hot_add(machine: Machine) -> Machine:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from attrs import frozen
 
 from tdxfs.capability import online_memory
-from tdxfs.model import PAGE_SIZE, Machine, kernel_at_least
+from tdxfs.model import HUGEPAGE_SIZES, PAGE_SIZE, Machine, kernel_at_least
 
 
 @frozen
@@ -92,9 +92,10 @@ def total_kib(machine: Machine, nid: int) -> int:
 
 
 def free_kib(machine: Machine, nid: int) -> int:
-    """``MemFree`` of a node in kB: what neither a PAMT nor the BIOS holds."""
+    """``MemFree`` of a node in kB: what no PAMT, BIOS or huge page holds; less than 0 if those do not fit."""
     memory = online_memory(machine, nid)
-    return (memory.size - (memory & machine.tdx.owned).size) // 1024
+    pools = sum(machine.hugepages.get((nid, size), 0) * size for size in HUGEPAGE_SIZES)
+    return (memory.size - (memory & machine.tdx.owned).size) // 1024 - pools
 
 
 def held_pages(machine: Machine, nid: int) -> int:
@@ -105,15 +106,26 @@ def held_pages(machine: Machine, nid: int) -> int:
 def meminfo(machine: Machine, nid: int) -> dict[str, int]:
     """``MemTotal`` and the others in kB, HugePages in pages."""
     total, free = total_kib(machine, nid), free_kib(machine, nid)
+    pages = machine.hugepages.get((nid, HUGEPAGE_SIZES[0]), 0)
     derived = {"MemTotal": total, "MemFree": free, "MemUsed": total - free}
+    derived |= {"HugePages_Total": pages, "HugePages_Free": pages}
+    values = _complete(MEMINFO, machine, derived, _since_recorded(machine, nid, derived))
+    return _held(values, held_pages(machine, nid) * PAGE_SIZE // 1024, _MEMINFO_FREE, _MEMINFO_HELD)
+
+
+def _since_recorded(machine: Machine, nid: int, derived: Mapping[str, int]) -> Mapping[str, int]:
+    # what was recorded, moved by what of the node's memory and huge pages came or went since
     recorded = machine.topology.counters.get(nid)
-    found = _complete(MEMINFO, machine, derived, recorded.meminfo if recorded else {})
-    if recorded and (come := total - machine.recorded_memory.get(nid, 0) // 1024):
-        # memory came or went since: all of it free
-        found["MemTotal"] = max(found["MemTotal"] + come, 0)
-        found["MemFree"] = min(max(found["MemFree"] + come, 0), found["MemTotal"])
-        found["MemUsed"] = found["MemTotal"] - found["MemFree"]
-    return _held(found, held_pages(machine, nid) * PAGE_SIZE // 1024, _MEMINFO_FREE, _MEMINFO_HELD)
+    then = machine.recorded_memory.get(nid)
+    if not recorded or not recorded.meminfo or then is None or then == (derived["MemTotal"], derived["MemFree"]):
+        return recorded.meminfo if recorded else {}
+    was = recorded.meminfo
+    total = max(was.get("MemTotal", 0) + derived["MemTotal"] - then[0], 0)
+    free = min(max(was.get("MemFree", 0) + derived["MemFree"] - then[1], 0), total)
+    taken = was.get("HugePages_Total", 0) - was.get("HugePages_Free", 0)
+    now = {"MemTotal": total, "MemFree": free, "MemUsed": total - free}
+    pages = derived["HugePages_Total"]
+    return {**was, **now, "HugePages_Total": pages, "HugePages_Free": max(pages - taken, 0)}
 
 
 def vmstat(machine: Machine, nid: int) -> dict[str, int]:

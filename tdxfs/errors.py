@@ -87,6 +87,12 @@ class BadAddress(Refusal):
     number = errno.EFAULT
 
 
+class TryAgain(Refusal):
+    """EAGAIN: not now, or not all of it."""
+
+    number = errno.EAGAIN
+
+
 class OutOfRange(Refusal):
     """ERANGE: a number that is too large for the file."""
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from tdxfs.model import LogRecord, Machine, changed
 
-ERR, WARN, NOTICE, INFO = 3, 4, 5, 6
+ALERT, ERR, WARN, NOTICE, INFO = 1, 3, 4, 5, 6
 """The kernel's log levels."""
+USER = 1
+"""The facility of what programs write."""
 _PAUSE = 1_731
 """Microseconds between two lines: the emulated kernel has no clock."""
 
@@ -18,8 +21,20 @@ def said(machine: Machine, level: int, text: str) -> Machine:
     return changed(machine, log=(*machine.log, LogRecord(level, usec, text)))
 
 
+def user_said(machine: Machine, text: str) -> Machine:
+    """
+    The machine after a program has written to ``/dev/kmsg`` (``devkmsg_write``): ``<priority>text``; without a
+    priority, or with the kernel's facility, the facility is user and the level is warning or what was given.
+    """
+    match = re.match("<([0-9]+)>", text)
+    priority = int(match[1]) if match else WARN
+    facility, level = priority >> 3 or USER, priority & 7
+    body = (text[match.end() :] if match else text).removesuffix("\n").replace("\n", "\\x0a")
+    return said(machine, facility << 3 | level, body)
+
+
 def format_kmsg(records: Iterable[LogRecord]) -> str:
-    """``prio,seq,usec,flags;text`` per record; the facility is the kernel's, so prio is the level."""
+    """``prio,seq,usec,flags;text`` per record; prio is 8 times the facility, 0 for the kernel, and the level."""
     return "".join(f"{record.level},{seq},{record.usec},-;{record.text}\n" for seq, record in enumerate(records))
 
 

@@ -24,6 +24,8 @@ from tdxfs.ranges import Range, Ranges, RunMap
 
 PAGE_SIZE = 4096
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
+HUGEPAGE_SIZES = (2048, 1048576)
+"""Huge page sizes of x86-64, kB."""
 
 KERNELS = ("6.1", "6.12", "7.3")
 """The kernels that a topology may name, oldest first."""
@@ -539,12 +541,22 @@ class Machine:
     """Region id -> its state, for dynamic regions in which devices were created."""
     dax_ids: Map[Driver, frozenset[tuple[int, int]]] = Map()
     """Driver -> the devices that it takes because ``new_id`` named them."""
+    hugepages: Map[tuple[int, int], int] = Map()
+    """(node id, page size in kB) -> huge pages in the node's pool."""
+    pci_nodes: Map[str, int] = Map()
+    """Address of a PCI function -> node that was written to its ``numa_node``."""
+    weights: Mapping[int, int] | None = None
+    """Node id -> weight of the weighted interleave policy, for those that were written; None: none was."""
+    smt: str = "on"
+    """``smt/control``: on, off or forceoff."""
+    knobs: Map[str, Any] = Map()
+    """Path of a file that keeps what is written -> what it says since."""
     no_autoprobe: frozenset[str] = frozenset()
     """The buses whose ``drivers_autoprobe`` is 0."""
     records: Mapping[str, str] = Factory(dict)
     """The recorded files of `Topology.records` that are still true."""
-    recorded_memory: Mapping[int, int] = Factory(dict)
-    """Node id -> bytes it had online when its counters were recorded."""
+    recorded_memory: Mapping[int, tuple[int, int]] = Factory(dict)
+    """Node id -> kB that it had online and kB that were free, by the model, when its counters were recorded."""
     hidden: RunMap[int] = RunMap()
     """Address -> node of memory that the firmware took off the map."""
     log: tuple[LogRecord, ...] = ()

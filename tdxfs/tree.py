@@ -16,7 +16,7 @@ from attrs import frozen
 
 from tdxfs import processes
 from tdxfs.errors import AccessDenied, NoDevice, NoEntry, NotADirectory, Refusal
-from tdxfs.model import PAGE_SIZE, Machine
+from tdxfs.model import PAGE_SIZE, Machine, changed
 from tdxfs.sysfs.attribute import ALL_TIERS, Directory, Entry, File, Link, Tier
 
 LAST_OFFSET = 0x7FFFFFFF
@@ -93,6 +93,16 @@ class Entries:
         return self.offsets[0] if self.offsets else LAST_OFFSET
 
 
+def _has_lost(before: Machine, after: Machine) -> bool:
+    # whether objects with files may be gone
+    return (
+        before.blocks.size > after.blocks.size
+        or before.dax is not after.dax
+        or before.topology is not after.topology
+        or not before.cpus_online <= after.cpus_online
+    )
+
+
 class Tree:
     """The emulated file tree of the current machine."""
 
@@ -122,8 +132,25 @@ class Tree:
 
     def _become(self, machine: Machine) -> None:
         if machine is not self._machine:
-            self._machine = machine.after(self._machine)
+            before, self._machine = self._machine, machine.after(self._machine)
             self.generation += 1
+            if machine.knobs and _has_lost(before, machine):
+                self._forget_knobs()
+
+    def _forget_knobs(self) -> None:
+        # what was written to files of objects that are gone is not there when their like comes
+        gone = [path for path in self._machine.knobs if not self._has(path)]
+        knobs = self._machine.knobs
+        for path in gone:
+            knobs = knobs.delete(path)
+        self._machine = changed(self._machine, knobs=knobs) if gone else self._machine
+
+    def _has(self, path: str) -> bool:
+        try:
+            self.lookup(path)
+        except (NoEntry, NotADirectory):
+            return False
+        return True
 
     def sample(self) -> bool:
         """Look at the memory that running tasks hold; whether the machine is another one now."""

@@ -1,6 +1,7 @@
 """Small machines, built by hand, that several tests look at."""
 
 import errno
+from collections.abc import Collection
 
 from tdxfs.boot import boot
 from tdxfs.errors import Refusal
@@ -22,6 +23,7 @@ from tdxfs.model import (
 )
 from tdxfs.ranges import Range
 from tdxfs.root import Root
+from tdxfs.sysfs.attribute import ALL_TIERS, Tier
 from tdxfs.tree import Tree
 
 MIXED = Topology(
@@ -54,9 +56,9 @@ MIXED = Topology(
 """Node 0 capable, node 1 half, node 2 not; a dax device whose target node has no directory."""
 
 
-def tree(topology: Topology = MIXED) -> Tree:
-    """The whole tree of a topology under its own policies."""
-    return Tree(Root, booted(topology))
+def tree(topology: Topology = MIXED, tiers: Collection[Tier] = ALL_TIERS) -> Tree:
+    """The tree of a topology under its own policies."""
+    return Tree(Root, booted(topology), tiers)
 
 
 def booted(topology: Topology = MIXED) -> Machine:

@@ -12,7 +12,7 @@ LAYERS = (
     ("policy", "model", "kmsg", "validate"),
     ("nodes", "cpus", "zones", "counters", "capability", "tdmr", "mempolicy"),
     ("boot", "remedies", "transitions", "tasks"),
-    ("conflicts", "sysfs.codec", "sysfs.attribute", "sysfs.paths", "rules"),
+    ("conflicts", "sysfs.codec", "sysfs.attribute", "sysfs.paths", "sysfs.knob", "rules"),
     ("sysfs", "procfs", "devfs"),
     ("root", "tree", "values", "abi", "processes"),
     ("formats", "machines", "mount", "server"),

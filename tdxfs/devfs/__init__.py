@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from tdxfs.kmsg import format_kmsg
+from tdxfs.kmsg import format_kmsg, user_said
+from tdxfs.model import Machine
 from tdxfs.sysfs.attribute import CharDevices, Directory, Reader, ro
 from tdxfs.sysfs.codec import TEXT
 from tdxfs.sysfs.dax import dax_major
@@ -20,6 +21,10 @@ class DevRoot(Directory[Any]):
     def kmsg(self) -> str:
         """The kernel log, one record per read: priority,sequence,microseconds,flags;text."""
         return format_kmsg(self.machine.log)
+
+    @kmsg.store
+    def _log(self, text: str) -> Machine:
+        return user_said(self.machine, text)
 
     def _dax_number(self, key: tuple[int, int]) -> tuple[int, int]:
         return dax_major(self.machine.topology.kernel), self.machine.dax[key].minor

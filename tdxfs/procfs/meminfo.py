@@ -37,6 +37,7 @@ def meminfo(machine: Machine) -> str:
     total["CommitLimit"] = total["MemTotal"] // 2
     total["VmallocTotal"] = VMALLOC_TOTAL
     total["Hugepagesize"] = 2048
+    total["Hugetlb"] = sum(pages * size for (_, size), pages in machine.hugepages.items())
     total["DirectMap1G"] = total["MemTotal"]
     return "".join(_line(row, total[row.name]) for row in ROWS if row.on(machine.topology.kernel))
 

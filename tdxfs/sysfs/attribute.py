@@ -50,7 +50,7 @@ from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, cast
 
 from attrs import define, frozen
 
-from tdxfs.errors import NotPermitted, Refusal
+from tdxfs.errors import InvalidValue, NotPermitted, Refusal
 from tdxfs.model import PAGE_SIZE, Machine, kernel_at_least
 from tdxfs.sysfs.codec import Codec
 
@@ -216,7 +216,7 @@ class Attribute(_Declared, Generic[D, V]):
 
 
 def _no_store(data: bytes) -> Machine:
-    raise NotPermitted("this machine is for reading")
+    raise InvalidValue("the file has no store method")
 
 
 def _no_show(directory: Any) -> Any:
@@ -354,6 +354,8 @@ class Files(_Family[D]):
     mode: int = 0o444
     size: int = PAGE_SIZE
     value: Callable[[D, Any], Any] = UNSET
+    takes: Codec[Any] | None = None
+    store_value: Callable[[D, Any, Any], Machine] | None = None
     type: ClassVar[int] = stat.S_IFREG
 
     def shows(self, value: Callable[[D, Any], Any]) -> Callable[[D, Any], Any]:
@@ -361,8 +363,20 @@ class Files(_Family[D]):
         self.value = value
         return value
 
+    def stores(self, change: Callable[[D, Any, Any], Machine]) -> Callable[[D, Any, Any], Machine]:
+        """Decorator: the machine that a value written to the file of one key makes, or a Refusal."""
+        self.store_value = change
+        return change
+
     def make(self, directory: D, name: str, key: Any) -> File:
-        return File(stat.S_IFREG | self.mode, self.size, lambda: self.codec.show(self.value(directory, key)), _no_store)
+        def show() -> bytes:
+            return self.codec.show(self.value(directory, key))
+
+        def store(data: bytes) -> Machine:
+            assert self.store_value is not None, f"{name} cannot be written"
+            return self.store_value(directory, key, (self.takes or self.codec).parse(data))
+
+        return File(stat.S_IFREG | self.mode, self.size, show, store)
 
 
 @define(eq=False)
@@ -600,6 +614,7 @@ def files(
     template: str,
     codec: Codec[Any],
     *,
+    takes: Codec[Any] | None = None,
     mode: int = 0o444,
     size: int = PAGE_SIZE,
     tier: Tier = Tier.KERNEL,
@@ -609,8 +624,9 @@ def files(
 
     def declare(keys: Callable[[D], Collection[Any]]) -> Files[D]:
         return Files(
-            doc=_doc(keys), tier=tier, since=since, template=template, keys=keys, codec=codec, mode=mode, size=size
-        )
+            doc=_doc(keys), tier=tier, since=since, template=template, keys=keys,
+            codec=codec, takes=takes, mode=mode, size=size,
+        )  # fmt: skip
 
     return declare
 

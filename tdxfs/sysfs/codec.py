@@ -150,6 +150,8 @@ def _scan_choice(text: str) -> tuple[str, Sequence[str]]:
 
 DECIMAL: Codec[int] = Codec("a decimal number", str, _number(10))
 UNSIGNED: Codec[int] = Codec("a number, 0x for hexadecimal, 0 for octal", str, lambda text: kstrto(text, 0, 64))
+ULONG: Codec[int] = Codec("a decimal number", str, lambda text: kstrto(text, 10, 64))
+"""As DECIMAL, but ERANGE for what is too large."""
 INT: Codec[int] = Codec("a number of 32 bits with sign", str, lambda text: kstrto(text, 0, 32, signed=True))
 HEX: Codec[int] = Codec("a hexadecimal number with 0x", "{:#x}".format, _number(16))
 BARE_HEX: Codec[int] = Codec("a hexadecimal number without 0x", "{:x}".format, _number(16))

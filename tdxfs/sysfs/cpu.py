@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from tdxfs.model import Cpu
+from tdxfs.errors import Busy, InvalidValue, OutOfRange
+from tdxfs.model import Cpu, Machine
 from tdxfs.sysfs import paths
 from tdxfs.sysfs.attribute import Directory, always, directories, link, links, ro, rw, subdirectory
-from tdxfs.sysfs.codec import BARE_HEX, BOOL, DECIMAL, LINE, LIST, TEXT, WORD
+from tdxfs.sysfs.codec import BARE_HEX, BOOL, DECIMAL, INT, LINE, LIST, TEXT, WORD, kstrto
 from tdxfs.sysfs.cpu_topology import CacheDir, TopologyDir, mask_width
+from tdxfs.sysfs.knob import between, knob, one_of
 from tdxfs.sysfs.power import DeviceDir, PowerDir, uevent
+from tdxfs.transitions.cpu import set_online, set_smt
 
 GENERIC_MODALIAS = "cpu:type:x86,ven0000fam0006mod00CF:feature:"
 ONLINE_STATE = 235  # CPUHP_ONLINE
+NO_CONSTRAINT = (1 << 31) - 1
 VULNERABILITIES = """
 gather_data_sampling indirect_target_selection itlb_multihit l1tf mds meltdown mmio_stale_data
 reg_file_data_sampling retbleed spec_rstack_overflow srbds tsa tsx_async_abort vmscape
@@ -24,13 +28,25 @@ MITIGATIONS = {
 }
 
 
+def _latency(directory: Directory[int], text: str) -> str:
+    if text == "n/a":
+        return text
+    try:
+        number = kstrto(text, 0, 32, signed=True)
+    except (ValueError, OutOfRange) as error:
+        raise InvalidValue(text) from error
+    if not 0 <= number < NO_CONSTRAINT:
+        raise InvalidValue(text)
+    return str(number)
+
+
 class CpuPowerDir(PowerDir):
     """Power management of the CPU."""
 
-    @rw(DECIMAL)
-    def pm_qos_resume_latency_us(self) -> int:
-        """Longest resume latency that is tolerated, microseconds; 0: any."""
-        return 0
+    @knob(LINE, check=_latency)
+    def pm_qos_resume_latency_us(self) -> str:
+        """Longest resume latency that is tolerated, microseconds; 0: any; n/a: none at all."""
+        return "0"
 
 
 class CpuHotplugDir(Directory[int]):
@@ -46,14 +62,22 @@ class CpuHotplugDir(Directory[int]):
         """The state the CPU is in."""
         return self._state()
 
-    @rw(DECIMAL)
+    @rw(DECIMAL, takes=INT)
     def target(self) -> int:
-        """The state the CPU is to reach."""
+        """The state the CPU is to reach: online or offline, nothing between. EBUSY for CPU 0, which stays online."""
         return self._state()
 
-    @rw(DECIMAL)
+    @target.store
+    def _set_target(self, state: int) -> Machine:
+        if state not in (0, ONLINE_STATE):
+            raise InvalidValue(f"{state} is not 0 or {ONLINE_STATE}")
+        if state == 0 and self.key == 0:
+            raise Busy("CPU 0 stays online")
+        return set_online(self.machine, (self.key,), state == ONLINE_STATE)
+
+    @knob(DECIMAL, takes=INT, check=between(-1, -1))
     def fail(self) -> int:
-        """The state whose callback is to fail; -1: none."""
+        """The state whose callback is to fail; -1: none. EINVAL for any other: tdxfs has no callbacks."""
         return -1
 
 
@@ -76,6 +100,10 @@ class CpuDir(DeviceDir[int]):
     def online(self) -> bool:
         """1 if the CPU is online. Absent on CPU 0."""
         return self._online()
+
+    @online.store
+    def _set_online(self, online: bool) -> Machine:
+        return set_online(self.machine, (self.key,), online)
 
     @online.visible
     def _can_go_offline(self) -> bool:
@@ -162,7 +190,7 @@ class CpuidleDir(Directory[None]):
         """The idle driver."""
         return "intel_idle"
 
-    @rw(WORD)
+    @knob(WORD, check=one_of("ladder", "menu"))
     def current_governor(self) -> str:
         """The governor in use."""
         return "menu"
@@ -170,7 +198,8 @@ class CpuidleDir(Directory[None]):
     @ro(WORD)
     def current_governor_ro(self) -> str:
         """The governor in use."""
-        return "menu"
+        governor: str = self.current_governor
+        return governor
 
 
 class HotplugDir(Directory[None]):
@@ -205,8 +234,15 @@ class SmtDir(Directory[None]):
 
     @rw(WORD)
     def control(self) -> str:
-        """on, off or notsupported."""
-        return "on" if self._threads() else "notsupported"
+        """
+        on, off, forceoff (for good) or notsupported. Written, it takes the second threads of all cores on or
+        offline.
+        """
+        return self.machine.smt if self._threads() else "notsupported"
+
+    @control.store
+    def _set_control(self, word: str) -> Machine:
+        return set_smt(self.machine, word)
 
 
 class CpuRoot(DeviceDir[None]):

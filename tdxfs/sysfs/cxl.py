@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, ClassVar
 
+from tdxfs.errors import Busy, InvalidValue
 from tdxfs.model import DaxRegion, Machine, Provider
 from tdxfs.sysfs import paths
 from tdxfs.sysfs.attribute import Directory, always, directories, link, links, ro, rw, wo
 from tdxfs.sysfs.bus import Bus, DriverDir, FixedDriverDir
-from tdxfs.sysfs.codec import BOOL, DECIMAL, HEX, LINE, NOTHING, WORD
+from tdxfs.sysfs.codec import BOOL, DECIMAL, HEX, LINE, UNSIGNED, WORD
 from tdxfs.sysfs.dax import DaxDeviceDir, DaxRegionDir
 from tdxfs.sysfs.nd import NdBusDir, buses
 from tdxfs.sysfs.platform import PlatformDeviceDir
@@ -102,6 +103,10 @@ class CxlDaxRegionDir(CxlDeviceDir):
         return self.machine.region_devices.get(self.key, ())
 
 
+WAYS = (1, 2, 3, 4, 6, 8, 12, 16)
+GRANULARITIES = tuple(256 << shift for shift in range(7))
+
+
 class CxlRegionDir(CxlDeviceDir):
     """A CXL RAM region."""
 
@@ -118,30 +123,56 @@ class CxlRegionDir(CxlDeviceDir):
         """First physical address."""
         return self.region.range.start
 
-    @rw(HEX)
+    def _unless_other(self, value: int, now: int) -> Machine:
+        # an active region keeps its configuration
+        if value != now:
+            raise Busy(f"{self.path} is active")
+        return self.machine
+
+    @rw(HEX, takes=UNSIGNED)
     def size(self) -> int:
-        """Bytes, hexadecimal."""
+        """Bytes, hexadecimal. EBUSY for another size: tdxfs has active regions only."""
         return self.region.range.size
+
+    @size.store
+    def _set_size(self, size: int) -> Machine:
+        return self._unless_other(size, self.region.range.size)
 
     @rw(BOOL)
     def commit(self) -> bool:
-        """1: its decoders are set up."""
+        """1: its decoders are set up. EBUSY for 0: tdxfs does not take CXL regions apart."""
         return True
+
+    @commit.store
+    def _set_commit(self, on: bool) -> Machine:
+        return self._unless_other(on, True)
 
     @ro(BOOL, since="7.3")
     def locked(self) -> bool:
         """1: its decoders cannot be changed."""
         return False
 
-    @rw(DECIMAL)
+    @rw(DECIMAL, takes=UNSIGNED)
     def interleave_ways(self) -> int:
-        """Number of devices it is interleaved over."""
+        """Number of devices it is interleaved over. EBUSY while it is active."""
         return 1
 
-    @rw(DECIMAL)
+    @interleave_ways.store
+    def _set_ways(self, ways: int) -> Machine:
+        if ways not in WAYS:
+            raise InvalidValue(f"{ways} is not one of {WAYS}")
+        raise Busy(f"{self.path} is active")
+
+    @rw(DECIMAL, takes=UNSIGNED)
     def interleave_granularity(self) -> int:
-        """Bytes from one device before the next."""
+        """Bytes from one device before the next. EBUSY while it is active."""
         return 256
+
+    @interleave_granularity.store
+    def _set_granularity(self, granularity: int) -> Machine:
+        if granularity not in GRANULARITIES:
+            raise InvalidValue(f"{granularity} is not one of {GRANULARITIES}")
+        raise Busy(f"{self.path} is active")
 
     @ro(LINE)
     def uuid(self) -> str:
@@ -294,7 +325,13 @@ class CxlBus(Bus):
 
     devices = always(CxlDeviceLinks)
     drivers = always(CxlDrivers)
-    flush = wo(NOTHING, "1: waits until probing has finished.")
+    flush = wo(WORD, "1: waits until probing has finished.")
+
+    @flush.store
+    def _flush(self, word: str) -> Machine:
+        if word != "1":
+            raise InvalidValue(f"{word!r} is not 1")
+        return self.machine
 
 
 DIRECTORIES = (CxlBus,)

@@ -2,51 +2,82 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Any
 
+from tdxfs import counters
+from tdxfs.errors import InvalidValue
+from tdxfs.model import HUGEPAGE_SIZES, KIB, Machine
+from tdxfs.nodes import has_memory as machine_nodes
 from tdxfs.sysfs.attribute import Attribute, Directory, directories, ro, rw, wo
-from tdxfs.sysfs.codec import DECIMAL, NOTHING, WORD
+from tdxfs.sysfs.codec import DECIMAL, ULONG, WORD, Codec
+from tdxfs.sysfs.knob import knob
+from tdxfs.transitions.hugepages import demote, held, set_node_pages, set_pages
 
-SIZES = (2048, 1048576)
-"""Huge page sizes of x86-64, kB."""
+
+def _size(text: str) -> int:
+    # memparse(): a number, then k, M or G
+    match = re.match("(0x[0-9a-f]+|[0-9]+)([kKmMgG]?)", text)
+    return int(match[1], 0) << {"": 0, "k": 10, "m": 20, "g": 30}[match[2].lower()] if match else 0
+
+
+PAGE_SIZE_TEXT: Codec[int] = Codec("a size, with k, M or G", str, _size)
 
 
 class _Pool(Directory[Any]):
     # key: (node id or None, size in kB)
 
-    def _count(self, which: str) -> int:
+    def _count(self) -> int:
         nid, size = self.key
-        if size != SIZES[0]:
-            return 0
-        counters = self.machine.topology.counters
-        chosen = counters.values() if nid is None else filter(None, (counters.get(nid),))
-        return sum(node.meminfo.get(f"HugePages_{which}", 0) for node in chosen)
+        if nid is not None:
+            return held(self.machine, nid, size)
+        return sum(pages for (_, other), pages in self.machine.hugepages.items() if other == size)
 
-    @rw(DECIMAL)
+    def _set_count(self, pages: int) -> Machine:
+        nid, size = self.key
+        return set_pages(self.machine, size, pages) if nid is None else set_node_pages(self.machine, nid, size, pages)
+
+    @rw(DECIMAL, takes=ULONG)
     def nr_hugepages(self) -> int:
-        """Huge pages in the pool."""
-        return self._count("Total")
+        """Huge pages in the pool. Written: how many there should be; as many as fit into the free memory are."""
+        return self._count()
+
+    nr_hugepages.store(_set_count)
 
     @ro(DECIMAL)
     def free_hugepages(self) -> int:
         """Huge pages of the pool that are free."""
-        return self._count("Free")
+        if self.key[1] != HUGEPAGE_SIZES[0]:
+            return self._count()
+        nodes = machine_nodes(self.machine) if self.key[0] is None else (self.key[0],)
+        return sum(counters.meminfo(self.machine, nid).get("HugePages_Free", 0) for nid in nodes)
 
     @ro(DECIMAL)
     def surplus_hugepages(self) -> int:
-        """Huge pages above nr_hugepages."""
-        return self._count("Surp")
+        """Huge pages above nr_hugepages: none, no program asks for any."""
+        return 0
 
-    demote: Attribute[Any, None] = wo(NOTHING, "A number of pages to split into pages of demote_size.")
+    demote: Attribute[Any, int] = wo(ULONG, "A number of pages to split into pages of demote_size.")
 
-    @rw(WORD)
+    @demote.store
+    def _demote(self, pages: int) -> Machine:
+        nid, size = self.key
+        return demote(self.machine, nid, size, pages)
+
+    @rw(WORD, takes=PAGE_SIZE_TEXT)
     def demote_size(self) -> str:
         """Size of the pages that demoted ones become, with kB. Absent for the smallest size."""
-        return f"{SIZES[0]}kB"
+        return f"{HUGEPAGE_SIZES[0]}kB"
+
+    @demote_size.store
+    def _set_demote_size(self, size: int) -> Machine:
+        if size != HUGEPAGE_SIZES[0] * KIB:
+            raise InvalidValue(f"{size} bytes is no smaller huge page size")
+        return self.machine
 
     def _can_demote(self) -> bool:
-        return bool(self.key[1] != SIZES[0])
+        return bool(self.key[1] != HUGEPAGE_SIZES[0])
 
     demote.visible(_can_demote)
     demote_size.visible(_can_demote)
@@ -66,7 +97,7 @@ class NodeHugepages(Directory[int]):
     @directories("hugepages-<size>kB", NodeHugepageSize, nested=True)
     def sizes(self) -> Collection[int]:
         """One per huge page size, kB."""
-        return SIZES
+        return HUGEPAGE_SIZES
 
 
 class HugepageSize(_Pool):
@@ -79,12 +110,19 @@ class HugepageSize(_Pool):
         """Huge pages that are promised and not yet allocated."""
         return 0
 
-    @rw(DECIMAL)
+    @rw(DECIMAL, takes=ULONG)
     def nr_hugepages_mempolicy(self) -> int:
         """As nr_hugepages, under the writer's memory policy."""
-        return self._count("Total")
+        return self._count()
 
-    @rw(DECIMAL)
+    nr_hugepages_mempolicy.store(_Pool._set_count)
+
+    def _no_surplus(self, pages: int) -> int:
+        if self.key[1] != HUGEPAGE_SIZES[0]:
+            raise InvalidValue("gigantic pages have no surplus")
+        return pages
+
+    @knob(DECIMAL, takes=ULONG, check=_no_surplus)
     def nr_overcommit_hugepages(self) -> int:
         """How many surplus pages may be made."""
         return 0
@@ -98,4 +136,4 @@ class Hugepages(Directory[None]):
     @directories("hugepages-<size>kB", HugepageSize, nested=True)
     def sizes(self) -> Collection[int]:
         """One per huge page size, kB."""
-        return SIZES
+        return HUGEPAGE_SIZES

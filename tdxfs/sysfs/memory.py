@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from tdxfs.capability import judge_block
+from tdxfs.errors import NoAddress, NotSupported
 from tdxfs.model import Block, Machine
 from tdxfs.sysfs import paths
 from tdxfs.sysfs.attribute import Directory, Tier, always, directories, link, links, ro, rw, subdirectory, wo
-from tdxfs.sysfs.codec import BARE_HEX, BLOCK_INDEX, BOOL, DECIMAL, LINE, NOTHING, WORD
+from tdxfs.sysfs.codec import BARE_HEX, BLOCK_INDEX, BOOL, DECIMAL, LINE, UNSIGNED, WORD
 from tdxfs.sysfs.power import DeviceDir, PowerDir
 from tdxfs.transitions.memory import set_auto_online, set_block_online, set_block_state
 from tdxfs.zones import valid_zones
@@ -123,8 +124,24 @@ class MemoryRoot(DeviceDir[None]):
         """1 if the crash kernel follows memory hotplug by itself."""
         return False
 
-    hard_offline_page = wo(NOTHING, "A physical address whose page is taken out of use with its content lost.")
-    soft_offline_page = wo(NOTHING, "A physical address whose page is taken out of use after its content has moved.")
+    hard_offline_page = wo(
+        UNSIGNED,
+        "A physical address whose page is taken out of use with its content lost. ENXIO where there is no memory, "
+        "EOPNOTSUPP in tdxfs where there is.",
+    )
+    soft_offline_page = wo(
+        UNSIGNED,
+        "A physical address whose page is taken out of use after its content has moved. ENXIO where there is no "
+        "memory, EOPNOTSUPP in tdxfs where there is.",
+    )
+
+    def _poison(self, address: int) -> Machine:
+        if address not in self.machine.ram:
+            raise NoAddress(f"no memory at {address:#x}")
+        raise NotSupported("tdxfs takes no single page out of use")
+
+    hard_offline_page.store(_poison)
+    soft_offline_page.store(_poison)
 
     @directories("memory<id>", MemoryBlockDir)
     def memory_blocks(self) -> Collection[int]:

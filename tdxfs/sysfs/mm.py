@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 from tdxfs import nodes
-from tdxfs.sysfs.attribute import Attribute, Directory, Tier, always, files, ro, subdirectory
-from tdxfs.sysfs.codec import CHOICE, DECIMAL, TRUE_FALSE, Codec
+from tdxfs.model import Machine, changed
+from tdxfs.sysfs.attribute import Attribute, Directory, Tier, always, files, ro, rw, subdirectory
+from tdxfs.sysfs.codec import BOOL, CHOICE, DECIMAL, TRUE_FALSE, WORD, Codec
 from tdxfs.sysfs.hugetlb import Hugepages
+from tdxfs.sysfs.knob import AUTO, UINT, between, choice, constant
 from tdxfs.sysfs.tdx import TdxDir
 
 
-def _constant(codec: Codec[Any], value: Any, doc: str, *, mode: int = 0o644, since: str = "") -> Attribute[Any, Any]:
-    # a knob of which the model has nothing more than Linux's default
+def _fixed(value: Any, doc: str, *, codec: Codec[Any] = DECIMAL, since: str = "") -> Attribute[Any, Any]:
+    # a counter of what never happens here
     def show(directory: Directory[Any]) -> Any:
         return value
 
     show.__doc__ = doc
-    return ro(codec, mode=mode, since=since)(show)
+    return ro(codec, since=since)(show)
+
+
+def _number(
+    value: int, doc: str, low: int = 0, high: int = (1 << 32) - 1, *, takes: Codec[int] = UINT, since: str = ""
+) -> Attribute[Any, Any]:
+    return constant(DECIMAL, value, doc, takes=takes, check=between(low, high), since=since)
+
+
+def _flag(value: int, doc: str) -> Attribute[Any, Any]:
+    # 0 or 1 and no other number
+    return _number(value, doc, 0, 1)
+
+
+def _words(selected: str, words: str, doc: str, since: str = "") -> Attribute[Any, Any]:
+    every = tuple(words.split())
+    return constant(CHOICE, (selected, every), doc, takes=WORD, check=choice(*every), since=since)
 
 
 class KsmDir(Directory[None]):
@@ -26,30 +44,50 @@ class KsmDir(Directory[None]):
 
     WHAT = "/sys/kernel/mm/ksm"
 
-    full_scans = _constant(DECIMAL, 0, "Full scans so far.", mode=0o444)
-    pages_shared = _constant(DECIMAL, 0, "Shared pages in use.", mode=0o444)
-    pages_sharing = _constant(DECIMAL, 0, "Further sites that share them.", mode=0o444)
-    pages_unshared = _constant(DECIMAL, 0, "Unique pages that are checked again.", mode=0o444)
-    pages_volatile = _constant(DECIMAL, 0, "Pages that change too fast.", mode=0o444)
-    stable_node_chains = _constant(DECIMAL, 0, "Stable node chains.", mode=0o444)
-    stable_node_dups = _constant(DECIMAL, 0, "Duplicates in the chains.", mode=0o444)
-    general_profit = _constant(DECIMAL, 0, "Bytes saved.", mode=0o444, since="6.12")
-    ksm_zero_pages = _constant(DECIMAL, 0, "Zero pages mapped by merging.", mode=0o444, since="6.12")
-    pages_scanned = _constant(DECIMAL, 0, "Pages scanned.", mode=0o444, since="6.12")
-    pages_skipped = _constant(DECIMAL, 0, "Pages skipped.", mode=0o444, since="6.12")
-    max_page_sharing = _constant(DECIMAL, 256, "Most sites per shared page.")
-    merge_across_nodes = _constant(DECIMAL, 1, "1: pages of different nodes are merged.")
-    pages_to_scan = _constant(DECIMAL, 100, "Pages per scan.")
-    run = _constant(DECIMAL, 0, "0 stop, 1 run, 2 stop and unmerge.")
-    sleep_millisecs = _constant(DECIMAL, 20, "Milliseconds between scans.")
-    stable_node_chains_prune_millisecs = _constant(DECIMAL, 2000, "Milliseconds between prunings.")
-    use_zero_pages = _constant(DECIMAL, 0, "1: empty pages become the zero page.")
-    advisor_max_cpu = _constant(DECIMAL, 70, "Percent of a CPU.", since="6.12")
-    advisor_max_pages_to_scan = _constant(DECIMAL, 30000, "Upper bound of pages_to_scan.", since="6.12")
-    advisor_min_pages_to_scan = _constant(DECIMAL, 500, "Lower bound of pages_to_scan.", since="6.12")
-    advisor_mode = _constant(CHOICE, ("none", ("none", "scan-time")), "none or scan-time.", since="6.12")
-    advisor_target_scan_time = _constant(DECIMAL, 200, "Seconds per full scan.", since="6.12")
-    smart_scan = _constant(DECIMAL, 1, "1: pages that were not merged are skipped for a while.", since="6.12")
+    full_scans = _fixed(0, "Full scans so far.")
+    pages_shared = _fixed(0, "Shared pages in use.")
+    pages_sharing = _fixed(0, "Further sites that share them.")
+    pages_unshared = _fixed(0, "Unique pages that are checked again.")
+    pages_volatile = _fixed(0, "Pages that change too fast.")
+    stable_node_chains = _fixed(0, "Stable node chains.")
+    stable_node_dups = _fixed(0, "Duplicates in the chains.")
+    general_profit = _fixed(0, "Bytes saved.", since="6.12")
+    ksm_zero_pages = _fixed(0, "Zero pages mapped by merging.", since="6.12")
+    pages_scanned = _fixed(0, "Pages scanned.", since="6.12")
+    pages_skipped = _fixed(0, "Pages skipped.", since="6.12")
+    max_page_sharing = _number(256, "Most sites per shared page.", 2)
+    merge_across_nodes = _flag(1, "1: pages of different nodes are merged.")
+    pages_to_scan = _number(100, "Pages per scan.")
+    run = _number(0, "0 stop, 1 run, 2 stop and unmerge.", 0, 2)
+    sleep_millisecs = _number(20, "Milliseconds between scans.")
+    stable_node_chains_prune_millisecs = _number(2000, "Milliseconds between prunings.")
+    use_zero_pages = constant(BOOL, False, "1: empty pages become the zero page.")
+    advisor_max_cpu = _number(70, "Percent of a CPU.", since="6.12")
+    advisor_max_pages_to_scan = _number(30000, "Upper bound of pages_to_scan.", since="6.12")
+    advisor_min_pages_to_scan = _number(500, "Lower bound of pages_to_scan.", since="6.12")
+    advisor_mode = _words("none", "none scan-time", "none or scan-time.", since="6.12")
+    advisor_target_scan_time = _number(200, "Seconds per full scan.", 1, since="6.12")
+    smart_scan = constant(BOOL, True, "1: pages that were not merged are skipped for a while.", since="6.12")
+
+
+def _lru_gen(text: str) -> int:
+    if text[:1] in ("n", "N"):
+        return 0
+    return 7 if text[:1] in ("y", "Y") else AUTO.scan(text) & 7
+
+
+FEATURES: Codec[int] = Codec("0x and four digits", "{:#06x}".format, lambda text: int(text, 16))
+LRU_GEN: Codec[int] = Codec("y, n or a mask of features", str, _lru_gen)
+
+
+def _weight(text: str) -> int:
+    weight = AUTO.scan(text) if text else 0
+    if weight > 255:
+        raise ValueError(text)
+    return weight
+
+
+WEIGHT: Codec[int] = Codec("a weight, 1 to 255, or 0 or nothing for the default", str, _weight)
 
 
 class LruGenDir(Directory[None]):
@@ -57,8 +95,8 @@ class LruGenDir(Directory[None]):
 
     WHAT = "/sys/kernel/mm/lru_gen"
 
-    enabled = _constant(Codec("0x and four digits", "{:#06x}".format, lambda t: int(t, 16)), 7, "Features in use.")
-    min_ttl_ms = _constant(DECIMAL, 0, "Milliseconds the working set is protected.")
+    enabled = constant(FEATURES, 7, "Features in use; y: all, n: none.", takes=LRU_GEN)
+    min_ttl_ms = _number(0, "Milliseconds the working set is protected.", takes=AUTO)
 
 
 class WeightedInterleaveDir(Directory[None]):
@@ -66,16 +104,29 @@ class WeightedInterleaveDir(Directory[None]):
 
     WHAT = "/sys/kernel/mm/mempolicy/weighted_interleave"
 
-    auto = _constant(TRUE_FALSE, True, "Whether the weights follow the nodes' bandwidth.", mode=0o664, since="7.3")
+    @rw(TRUE_FALSE, since="7.3", mode=0o664)
+    def auto(self) -> bool:
+        """Whether the weights follow the nodes' bandwidth; a weight that is written ends that."""
+        return self.machine.weights is None
 
-    @files("node<id>", DECIMAL, mode=0o644)
+    @auto.store
+    def _set_auto(self, on: bool) -> Machine:
+        weights = None if on else {nid: self.weight(nid) for nid in self.weights}
+        return changed(self.machine, weights=weights)
+
+    @files("node<id>", DECIMAL, takes=WEIGHT, mode=0o644)
     def weights(self) -> Collection[int]:
         """Weight of a node, 1 to 255."""
         return nodes.possible_nodes(self.machine)
 
     @weights.shows
     def weight(self, nid: int) -> int:
-        return 1
+        return (self.machine.weights or {}).get(nid, 1)
+
+    @weights.stores
+    def _set_weight(self, nid: int, weight: int) -> Machine:
+        weights = {other: self.weight(other) for other in self.weights}
+        return changed(self.machine, weights={**weights, nid: weight or 1})
 
 
 class MempolicyDir(Directory[None]):
@@ -91,7 +142,7 @@ class NumaDir(Directory[None]):
 
     WHAT = "/sys/kernel/mm/numa"
 
-    demotion_enabled = _constant(TRUE_FALSE, False, "Whether reclaim moves pages to slower nodes.")
+    demotion_enabled = constant(TRUE_FALSE, False, "Whether reclaim moves pages to slower nodes.")
 
 
 class SwapDir(Directory[None]):
@@ -99,7 +150,7 @@ class SwapDir(Directory[None]):
 
     WHAT = "/sys/kernel/mm/swap"
 
-    vma_ra_enabled = _constant(TRUE_FALSE, True, "Whether swap read-ahead follows mappings.")
+    vma_ra_enabled = constant(TRUE_FALSE, True, "Whether swap read-ahead follows mappings.")
 
 
 class KhugepagedDir(Directory[None]):
@@ -107,19 +158,15 @@ class KhugepagedDir(Directory[None]):
 
     WHAT = "/sys/kernel/mm/transparent_hugepage/khugepaged"
 
-    alloc_sleep_millisecs = _constant(DECIMAL, 60000, "Milliseconds after a failed allocation.")
-    defrag = _constant(DECIMAL, 1, "1: it may compact memory.")
-    full_scans = _constant(DECIMAL, 0, "Full scans so far.", mode=0o444)
-    max_ptes_none = _constant(DECIMAL, 511, "Most missing small pages per huge page.")
-    max_ptes_shared = _constant(DECIMAL, 256, "Most shared small pages per huge page.")
-    max_ptes_swap = _constant(DECIMAL, 64, "Most swapped small pages per huge page.")
-    pages_collapsed = _constant(DECIMAL, 0, "Huge pages made.", mode=0o444)
-    pages_to_scan = _constant(DECIMAL, 4096, "Pages per scan.")
-    scan_sleep_millisecs = _constant(DECIMAL, 10000, "Milliseconds between scans.")
-
-
-def _choice(selected: str, words: str) -> tuple[str, Sequence[str]]:
-    return selected, words.split()
+    alloc_sleep_millisecs = _number(60000, "Milliseconds after a failed allocation.")
+    defrag = _flag(1, "1: it may compact memory.")
+    full_scans = _fixed(0, "Full scans so far.")
+    max_ptes_none = _number(511, "Most missing small pages per huge page.", 0, 511)
+    max_ptes_shared = _number(256, "Most shared small pages per huge page.", 0, 511)
+    max_ptes_swap = _number(64, "Most swapped small pages per huge page.", 0, 511)
+    pages_collapsed = _fixed(0, "Huge pages made.")
+    pages_to_scan = _number(4096, "Pages per scan.", 1)
+    scan_sleep_millisecs = _number(10000, "Milliseconds between scans.")
 
 
 class TransparentHugepageDir(Directory[None]):
@@ -128,14 +175,12 @@ class TransparentHugepageDir(Directory[None]):
     WHAT = "/sys/kernel/mm/transparent_hugepage"
 
     khugepaged = always(KhugepagedDir)
-    enabled = _constant(CHOICE, _choice("always", "always madvise never"), "Where huge pages are used.")
-    defrag = _constant(CHOICE, _choice("madvise", "always defer defer+madvise madvise never"), "How hard it tries.")
-    shmem_enabled = _constant(
-        CHOICE, _choice("never", "always within_size advise never deny force"), "Huge pages in shared memory."
-    )
-    hpage_pmd_size = _constant(DECIMAL, 2 << 20, "Bytes of a huge page.", mode=0o444)
-    use_zero_page = _constant(DECIMAL, 1, "1: reads of untouched memory share a zero page.")
-    shrink_underused = _constant(DECIMAL, 1, "1: mostly empty huge pages are split.", since="6.12")
+    enabled = _words("always", "always madvise never", "Where huge pages are used.")
+    defrag = _words("madvise", "always defer defer+madvise madvise never", "How hard it tries.")
+    shmem_enabled = _words("never", "always within_size advise never deny force", "Huge pages in shared memory.")
+    hpage_pmd_size = _fixed(2 << 20, "Bytes of a huge page.")
+    use_zero_page = _flag(1, "1: reads of untouched memory share a zero page.")
+    shrink_underused = constant(BOOL, True, "1: mostly empty huge pages are split.", since="6.12")
 
 
 class MmDir(Directory[None]):

@@ -5,15 +5,17 @@ What leads to dax devices is here: no DIMMs, labels or other kinds of namespaces
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
-from tdxfs.errors import NoAddress
+from tdxfs.errors import Busy, NoAddress
 from tdxfs.model import DaxRegion, DaxState, Machine
 from tdxfs.sysfs import paths
-from tdxfs.sysfs.attribute import Directory, directories, link, ro, rw, subdirectory
-from tdxfs.sysfs.codec import BOOL, DECIMAL, HEX, LINE, WORD
+from tdxfs.sysfs.attribute import Attribute, Directory, directories, link, ro, rw, subdirectory
+from tdxfs.sysfs.codec import BOOL, DECIMAL, HEX, LINE, TEXT, WORD, Codec
 from tdxfs.sysfs.dax import DaxDeviceDir, DaxRegionDir
+from tdxfs.sysfs.knob import knob
 from tdxfs.sysfs.power import uevent
 
 Key = tuple[int, int]
@@ -38,6 +40,24 @@ class NdDaxRegionDir(DaxRegionDir):
     def size(self) -> int:
         """Bytes of the region: those of its one device."""
         return self.machine.dax[self.key].size
+
+
+def fixed(codec: Codec[Any]) -> Callable[[Callable[[Any], Any]], Attribute[Any, Any]]:
+    """
+    A file that configures a namespace's device. A device that has its driver is EBUSY in Linux; tdxfs says so of
+    an idle one too: its namespaces do not change.
+    """
+
+    def declare(show: Callable[[Any], Any]) -> Attribute[Any, Any]:
+        attribute: Attribute[Any, Any] = rw(codec, takes=TEXT)(show)
+
+        @attribute.store
+        def refuse(directory: Any, text: str) -> Machine:
+            raise Busy(f"{directory.path} does not change")
+
+        return attribute
+
+    return declare
 
 
 class NdDaxDir(Directory[Key]):
@@ -74,12 +94,12 @@ class NdDaxDir(Directory[Key]):
         driver = "DRIVER=dax_pmem\n" if self.device else ""
         return f"DEVTYPE=nd_dax\n{driver}MODALIAS=nd:t7\n"
 
-    @rw(WORD)
+    @fixed(WORD)
     def mode(self) -> str:
         """Where page structures live: ram or pmem; none while idle."""
         return "ram" if self.device else "none"
 
-    @rw(LINE)
+    @fixed(LINE)
     def namespace(self) -> str:
         """The namespace behind it, or nothing."""
         return f"namespace{self.key[0]}.{self.key[1]}" if self.device else ""
@@ -104,7 +124,7 @@ class NdDaxDir(Directory[Key]):
         """Bytes; ENXIO while idle."""
         return self._active().size
 
-    @rw(DECIMAL)
+    @fixed(DECIMAL)
     def align(self) -> int:
         """Alignment, bytes."""
         return self.device.align if self.device else self.region.align
@@ -114,7 +134,7 @@ class NdDaxDir(Directory[Key]):
         """The alignments it can have, bytes."""
         return "4096 2097152 1073741824 "
 
-    @rw(LINE)
+    @fixed(LINE)
     def uuid(self) -> str:
         """Its identity, or nothing while idle."""
         if self.device is None:
@@ -186,7 +206,7 @@ class NdRegionDir(Directory[int]):
         """Bytes."""
         return self.region.range.size
 
-    @rw(BOOL)
+    @knob(BOOL)
     def read_only(self) -> bool:
         """1: nothing may be written to it."""
         return False

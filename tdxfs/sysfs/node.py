@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 
 from tdxfs import counters, nodes
 from tdxfs.capability import CAPABLE, INCAPABLE, MIXED, Verdict, judge_node, node_verdicts
+from tdxfs.errors import TryAgain
+from tdxfs.model import PAGE_SIZE, Machine
 from tdxfs.sysfs import paths
 from tdxfs.sysfs.attribute import Directory, Reader, Tier, always, directories, link, links, ro, subdirectory, wo
 from tdxfs.sysfs.codec import BOOL, DECIMAL, LIST, MASK, NOTHING, STAT, Codec, Mask
@@ -20,6 +23,16 @@ NODE_MEMINFO: Codec[tuple[int, str, Mapping[str, int]]] = Codec(
     lambda text: (-1, "", counters.parse_meminfo(text)),
     lambda value: dict(value[2]),
 )
+
+
+def _reclaim(text: str) -> int:
+    match = re.fullmatch("([0-9]+)([kKmMgGtT]?)( +swappiness=(max|[0-9]+))?", text)
+    if match is None or (match[4] and match[4] != "max" and int(match[4]) > 200):
+        raise ValueError(text)
+    return int(match[1]) << 10 * " kmgt".index(match[2].lower() or " ")
+
+
+RECLAIM: Codec[int] = Codec("<size> [swappiness=<N>]", str, _reclaim)
 
 
 class X86NodeDir(Directory[int]):
@@ -153,7 +166,22 @@ class NodeDir(DeviceDir[int]):
         return [nodes.distance(self.machine, self.key, other) for other in sorted(nodes.online_nodes(self.machine))]
 
     compact = wo(NOTHING, "Any write compacts the memory of the node.")
-    reclaim = wo(NOTHING, "A write of <size> [swappiness=N] reclaims that many bytes from the node.", since="7.3")
+    reclaim = wo(
+        RECLAIM,
+        "<size> [swappiness=<0 to 200 or max>]: reclaims that many bytes from the node. EAGAIN if there is too "
+        "little to reclaim; the emulated machine is idle and has none.",
+        since="7.3",
+    )
+
+    @compact.store
+    def _compact(self, nothing: None) -> Machine:
+        return self.machine
+
+    @reclaim.store
+    def _reclaim(self, size: int) -> Machine:
+        if size >= PAGE_SIZE:
+            raise TryAgain(f"nothing to reclaim on node {self.key}")
+        return self.machine
 
     @subdirectory(NodeHugepages)
     def hugepages(self) -> bool:

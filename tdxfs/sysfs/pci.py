@@ -7,12 +7,14 @@ from typing import Any
 
 from attrs import define
 
-from tdxfs.errors import InputOutput
-from tdxfs.model import PciDevice
+from tdxfs import nodes
+from tdxfs.errors import InputOutput, InvalidValue
+from tdxfs.kmsg import ALERT, said
+from tdxfs.model import Machine, PciDevice, changed
 from tdxfs.sysfs import paths
 from tdxfs.sysfs.attribute import Directory, File, Files, always, directories, link, ro, rw
 from tdxfs.sysfs.bus import simple_bus
-from tdxfs.sysfs.codec import DECIMAL, LINE, LIST, MASK, TEXT, Codec, Mask
+from tdxfs.sysfs.codec import DECIMAL, INT, LINE, LIST, MASK, TEXT, Codec, Mask
 from tdxfs.sysfs.cpu_topology import mask_width
 from tdxfs.sysfs.power import DeviceDir, PowerDir, uevent
 
@@ -23,6 +25,10 @@ MEMORY_BAR = 0x140204
 PREFETCHABLE = 0x2008
 """IORESOURCE_PREFETCH and the BAR's own bit."""
 STANDARD_RESOURCES = 13
+
+
+def _no_write(directory: Any, index: int, text: str) -> Machine:
+    raise InputOutput("memory BARs can only be mapped")
 
 
 @define(eq=False)
@@ -71,10 +77,18 @@ class PciFunctionDir(DeviceDir[str]):
         """PCI class, 24 bits."""
         return self.function.pci_class
 
-    @rw(DECIMAL)
+    @rw(DECIMAL, takes=INT)
     def numa_node(self) -> int:
-        """The node the device is near."""
-        return self.function.numa_node
+        """The node the device is near. Written, it overrides what the firmware says, and the log complains."""
+        return self.machine.pci_nodes.get(self.key, self.function.numa_node)
+
+    @numa_node.store
+    def _set_numa_node(self, nid: int) -> Machine:
+        if nid != -1 and nid not in nodes.online_nodes(self.machine):
+            raise InvalidValue(f"node {nid} is not online")
+        text = f"pci {self.key}: [Firmware Bug]: Overriding NUMA node to {nid}.  Contact your vendor for updates."
+        machine = changed(self.machine, pci_nodes=self.machine.pci_nodes.set(self.key, nid))
+        return said(machine, ALERT, text)
 
     @uevent
     def uevent(self) -> str:
@@ -101,7 +115,7 @@ class PciFunctionDir(DeviceDir[str]):
         return 0
 
     def _cpus(self) -> frozenset[int]:
-        near = self.machine.node_cpus.get(self.function.numa_node)
+        near = self.machine.node_cpus.get(self.numa_node)
         return self.machine.cpus_online if near is None else self.machine.cpus_online & frozenset(near)
 
     @ro(LIST)
@@ -133,6 +147,8 @@ class PciFunctionDir(DeviceDir[str]):
         codec=TEXT,
         mode=0o600,
         value=_no_read,
+        takes=TEXT,
+        store_value=_no_write,
     )
 
     @link

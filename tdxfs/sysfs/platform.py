@@ -5,9 +5,15 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from tdxfs.sysfs import paths
-from tdxfs.sysfs.attribute import link, ro, rw
-from tdxfs.sysfs.codec import LINE, WORD
+from tdxfs.sysfs.attribute import link, ro
+from tdxfs.sysfs.codec import LINE, TEXT, WORD
+from tdxfs.sysfs.knob import knob
 from tdxfs.sysfs.power import DeviceDir, uevent
+
+
+def _override(directory: object, text: str) -> str:
+    # driver_set_override(): up to a newline, and nothing takes it back
+    return text.partition("\n")[0] or "(null)"
 
 
 class PlatformDeviceDir(DeviceDir[Any]):
@@ -27,7 +33,7 @@ class PlatformDeviceDir(DeviceDir[Any]):
         """Modalias of the device."""
         return self.MODALIAS
 
-    @rw(LINE)
+    @knob(LINE, takes=TEXT, check=_override)
     def driver_override(self) -> str:
         """The only driver that may bind; (null): any."""
         return "(null)"

@@ -10,6 +10,7 @@ from tdxfs.errors import InputOutput
 from tdxfs.model import Machine, kernel_at_least
 from tdxfs.sysfs.attribute import ALL_TIERS, Attribute, Directory, Entry, Tier, always, ro, rw, wo
 from tdxfs.sysfs.codec import DECIMAL, TEXT, WORD, Codec
+from tdxfs.sysfs.knob import knob, one_of
 
 K = TypeVar("K")
 
@@ -53,7 +54,7 @@ class PowerDir(Directory[Any]):
 
     WHAT = "/sys/devices/.../power"
 
-    @rw(WORD, name="async")
+    @knob(WORD, check=one_of("enabled", "disabled"), name="async")
     def async_(self) -> str:
         """Whether the device is suspended asynchronously: enabled or disabled."""
         return "disabled"
@@ -63,7 +64,11 @@ class PowerDir(Directory[Any]):
         """Milliseconds until autosuspend. EIO where the device does not use autosuspend."""
         raise InputOutput("autosuspend is not used")
 
-    @rw(WORD)
+    @autosuspend_delay_ms.store
+    def _set_delay(self, delay: int) -> Machine:
+        raise InputOutput("autosuspend is not used")
+
+    @knob(WORD, check=one_of("auto", "on"))
     def control(self) -> str:
         """auto: the device may be suspended at run time; on: it may not."""
         return "auto"

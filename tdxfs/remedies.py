@@ -1,7 +1,7 @@
 """What can be done about a conflict, as a command to type and as a change of the model.
 
-Each change is what the command does on the emulated machine; the property that keeps remedies
-honest is in tests/test_conflicts.py: applied, a remedy removes its conflict and causes none worse.
+Each change is the very transition that the command causes; the property that keeps remedies honest is in
+tests/test_conflicts.py: applied, a remedy removes its conflict and causes none worse.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from tdxfs import transitions
-from tdxfs.boot import boot
+from tdxfs.errors import Refusal
 from tdxfs.idlist import format_list
 from tdxfs.model import Machine, MemPolicy, Mode
 from tdxfs.policy import Axis, Policies
 from tdxfs.ranges import Ranges, RunMap
+from tdxfs.transitions.memory import offline_blocks
+from tdxfs.transitions.policy import reboot as boot_again
+from tdxfs.transitions.policy import set_policy as change_policy
 
 
 @frozen
@@ -46,15 +48,19 @@ class OfflineBlocks:
 
     def __call__(self, machine: Machine) -> Machine:
         for run in self.runs:
-            for number in range(run.start, run.end):
-                machine = transitions.offline_block(machine, number)
+            machine = offline_blocks(machine, run.start, run.end)
         return machine
 
 
-def offline(runs: Ranges) -> Remedy:
-    """Take the blocks offline with chmem; its manual's ``--blocks`` is unknown to util-linux 2.38, ``-b`` is not."""
-    commands = (f"chmem -d -b {run.start}-{run.end - 1}" for run in runs)
-    return Remedy(" && ".join(commands), action=OfflineBlocks(runs))
+def offline(machine: Machine, runs: Ranges) -> Remedy:
+    """Take the blocks offline with chmem; none if the kernel refuses that for one of them."""
+    action = OfflineBlocks(runs)
+    try:
+        action(machine)
+    except Refusal as refusal:
+        return none(f"the blocks cannot go offline: {refusal.strerror}")
+    commands = (f"chmem --disable -b {run.start}-{run.end - 1}" for run in runs)
+    return Remedy(" && ".join(commands), action=action)
 
 
 @frozen
@@ -98,15 +104,16 @@ class SetPolicy:
     """Change a policy axis that a running kernel can change."""
 
     axis: str
-    word: str
+    value: Axis
 
     def __call__(self, machine: Machine) -> Machine:
-        return transitions.set_policy(machine, self.axis, self.word)
+        return change_policy(machine, self.axis, str(self.value))
 
 
-def set_policy(axis: str, value: Axis) -> Remedy:
+def set_policy(**axis: Axis) -> Remedy:
     """Write one axis of the policy directory."""
-    return Remedy(f"echo {value} > /sys/kernel/mm/tdx/policy/{axis}", action=SetPolicy(axis, str(value)))
+    ((name, value),) = axis.items()
+    return Remedy(f"echo {value} > /sys/kernel/mm/tdx/policy/{name}", action=SetPolicy(name, value))
 
 
 @frozen
@@ -122,13 +129,13 @@ class Reboot:
 @lru_cache(maxsize=16)
 def rebooted(machine: Machine, policies: Policies) -> Machine:
     """The machine as it comes up under other policies."""
-    return boot(machine.built, policies)
+    return boot_again(machine, policies)
 
 
 def reboot(machine: Machine, **axes: Any) -> Remedy:
-    """Reboot with these axes changed; TOPOLOGY stands for what was given to tdxfs mount."""
+    """Reboot with these axes changed; MOUNTPOINT stands for where the machine is mounted."""
     options = " ".join(f"--policy {name}={value}" for name, value in axes.items())
-    return Remedy(f"tdxfs mount {options} TOPOLOGY MOUNTPOINT", action=Reboot(evolve(machine.policies, **axes)))
+    return Remedy(f"tdxfs reboot {options} MOUNTPOINT", action=Reboot(evolve(machine.policies, **axes)))
 
 
 def apply(machine: Machine, remedy: Remedy) -> Machine:

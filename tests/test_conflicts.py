@@ -110,13 +110,13 @@ def assert_typable(machine, command):
     elif match := re.fullmatch(r"echo ([a-z-]+) > /sys/kernel/mm/tdx/policy/([a-z]+)", command):
         assert match[2] in WRITABLE
         assert match[1] in {str(value) for value in type(getattr(machine.policies, match[2]))}
-    elif command.startswith("tdxfs mount "):
+    elif command.startswith("tdxfs reboot "):
         help_text = CliRunner().invoke(main, ["mount", "--help"]).output
         assert "--policy" in help_text
-        assert re.fullmatch(r"tdxfs mount( --policy [a-z]+=[a-z-]+)+ TOPOLOGY MOUNTPOINT", command)
+        assert re.fullmatch(r"tdxfs reboot( --policy [a-z]+=[a-z-]+)+ MOUNTPOINT", command)
     else:
         for part in command.split(" && "):
-            match = re.fullmatch(r"chmem -d -b ([0-9]+)-([0-9]+)", part)
+            match = re.fullmatch(r"chmem --disable -b ([0-9]+)-([0-9]+)", part)
             assert match, command
             states = [machine.blocks.get(number) for number in range(int(match[1]), int(match[2]) + 1)]
             # what Linux refuses: a block that is not there, is offline, or has several zones
@@ -218,7 +218,7 @@ class TestRules:
         assert finding.severity is Severity.ERROR
         assert finding.reason == "TDX is disabled: System RAM [0x1c0000000, 0x280000000) is not convertible memory."
         assert finding.ranges == Ranges((Range(7 * GIB, 10 * GIB),))
-        assert str(finding.remedy) == "tdxfs mount --policy boot=mixed TOPOLOGY MOUNTPOINT"
+        assert str(finding.remedy) == "tdxfs reboot --policy boot=mixed MOUNTPOINT"
 
     def test_tdx_disabled_for_good(self):
         """Without KeyIDs for guests no policy helps."""
@@ -302,7 +302,7 @@ class TestRules:
         finding = only(booted(HALF), "mixed-node")
 
         assert finding.reason == "Not all of the 2 GiB of node 1 can back a TDX guest (1 GiB not convertible)."
-        assert str(finding.remedy) == "chmem -d -b 56-63"
+        assert str(finding.remedy) == "chmem --disable -b 56-63"
 
     def test_incapable_blocks(self):
         """Those blocks by themselves."""
@@ -312,7 +312,7 @@ class TestRules:
         assert finding.reason == (
             "Memory blocks 56 to 63 of node 1 have pages that cannot back a TDX guest (1 GiB not convertible)."
         )
-        assert str(finding.remedy) == "chmem -d -b 56-63"
+        assert str(finding.remedy) == "chmem --disable -b 56-63"
 
     def test_one_incapable_block(self):
         """One block is spoken of in the singular, and chmem takes it as a range of one."""
@@ -323,7 +323,7 @@ class TestRules:
         assert finding.reason == (
             "Memory block 63 of node 1 has pages that cannot back a TDX guest (1 MiB not convertible)."
         )
-        assert str(finding.remedy) == "chmem -d -b 63-63"
+        assert str(finding.remedy) == "chmem --disable -b 63-63"
 
     def test_block_of_several_zones(self):
         """Block 0 has several zones, so Linux does not let it go offline: stay away from its node."""
@@ -378,7 +378,7 @@ class TestRules:
         assert finding.reason == (
             "Node 1 has convertible memory that no TDX guest can use (1 GiB not covered by a TDMR)."
         )
-        assert str(finding.remedy) == "tdxfs mount --policy cover=convertible TOPOLOGY MOUNTPOINT"
+        assert str(finding.remedy) == "tdxfs reboot --policy cover=convertible MOUNTPOINT"
         assert "not-covered" not in {f.kind for f in conflicts(policy(MODULE, cover=Cover.CONVERTIBLE))}
         assert only(policy(MODULE, hotplug=Hotplug.REJECT_RANGE), "not-covered").reason == finding.reason
 

@@ -76,7 +76,7 @@ def hotplug_rejected(machine: Machine) -> Iterator[Finding]:
             kept[nid] = kept.get(nid, Ranges()) | (mine & whole)
     for nid, ranges in sorted(kept.items()):
         reason = f"{rounded(ranges.size)} of memory of node {nid} cannot go online while TDX is enabled."
-        fix = remedies.set_policy("hotplug", Hotplug.ALLOW)
+        fix = remedies.set_policy(hotplug=Hotplug.ALLOW)
         yield Finding("hotplug-rejected", Severity.INFO, f"node{nid}", reason, fix, nid, ranges=ranges)
 
 

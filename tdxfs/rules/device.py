@@ -75,7 +75,7 @@ def bar_in_guest_range(machine: Machine) -> Iterator[Finding]:
             if not judge(machine, Ranges((bar.range,))):
                 subject = f"{device.address} resource{bar.index}"
                 reason = f"KVM accepts {subject} as guest memory although it cannot back a TDX guest."
-                fix = remedies.set_policy("validate", Validate.FILE)
+                fix = remedies.set_policy(validate=Validate.FILE)
                 node = device.numa_node if device.numa_node >= 0 else None
                 ranges = Ranges((bar.range,))
                 yield Finding("bar-in-guest-range", Severity.WARNING, subject, reason, fix, node, ranges=ranges)

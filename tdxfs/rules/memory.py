@@ -13,6 +13,7 @@ from tdxfs.ranges import Range, Ranges
 from tdxfs.remedies import Remedy
 from tdxfs.render import rounded
 from tdxfs.rules.finding import Finding, Severity, blocks_of, capable, ranges_of, verdicts, whys
+from tdxfs.transitions.memory import fixed_blocks
 
 
 def default_policy(machine: Machine) -> Iterator[Finding]:
@@ -62,7 +63,7 @@ def incapable_blocks(machine: Machine) -> Iterator[Finding]:
     for nid, verdict in verdicts(machine).items():
         if verdict.word != MIXED:
             continue
-        runs, fixed = _incapable_blocks(machine, nid), _fixed_blocks(machine, nid)
+        runs, fixed = _incapable_blocks(machine, nid), fixed_blocks(machine, nid)
         for run in sorted((*(runs - fixed), *(runs & fixed))):
             window = Range(run.start * size, run.end * size)
             holes = [Hole(part, hole.why) for hole in verdict.holes for part in Ranges((hole.range,)).within(window)]
@@ -82,18 +83,11 @@ def _incapable_blocks(machine: Machine, nid: int) -> Ranges:
     return touched & Ranges.of(Range(a, b) for a, b, block in machine.node_blocks[nid].runs() if block.online)
 
 
-def _fixed_blocks(machine: Machine, nid: int) -> Ranges:
-    # block numbers that the kernel does not let go offline: of several zones, or with a PAMT or the first MiB in it
-    zoneless = Ranges.of(Range(a, b) for a, b, block in machine.node_blocks[nid].runs() if block.zone is None)
-    return zoneless | blocks_of(machine, machine.tdx.owned)
-
-
 def _offline(machine: Machine, nid: int, runs: Ranges) -> Remedy:
     # take the blocks offline if that is possible and leaves the node some memory, else stay away from the node
     online = Ranges.of(Range(a, b) for a, b, block in machine.node_blocks[nid].runs() if block.online)
-    if runs & _fixed_blocks(machine, nid) or not online - runs:
-        return _bind_away(machine, nid)
-    return remedies.offline(runs)
+    remedy = remedies.offline(machine, runs)
+    return remedy if remedy.command and online - runs else _bind_away(machine, nid)
 
 
 def _bind_away(machine: Machine, nid: int) -> Remedy:
@@ -113,6 +107,6 @@ def silent_report(machine: Machine) -> Iterator[Finding]:
     mainline: the guest's owner learns neither the address nor the reason.
     """
     if machine.policies.report is Report.SILENT and not all(verdicts(machine).values()):
-        fix = remedies.set_policy("report", Report.MESSAGE)
+        fix = remedies.set_policy(report=Report.MESSAGE)
         reason = "A TDX guest that meets incapable memory dies without a reason."
         yield Finding("silent-report", Severity.INFO, "machine", reason, fix)

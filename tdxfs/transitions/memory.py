@@ -94,6 +94,17 @@ def offline_blocks(machine: Machine, first: int, end: int) -> Machine:
     return after
 
 
+def fixed_blocks(machine: Machine, nid: int) -> Ranges:
+    """Numbers of a node's online blocks that `offline_blocks` never takes offline, whatever else is online."""
+    size = machine.topology.memory.block_size
+    online = [run for run in machine.node_blocks[nid].runs() if run[2].online]
+    zoneless = [Range(start, end) for start, end, block in online if block.zone is None]
+    ends = (edge for start, end, _ in machine.ram.runs() for edge in (start, end) if edge % size)
+    holes = [Range(edge // size, edge // size + 1) for edge in ends]
+    owned = [Range(part.start // size, -(-part.end // size)) for part in machine.tdx.owned]
+    return Ranges.of((*zoneless, *holes, *owned)) & Ranges.of(Range(start, end) for start, end, _ in online)
+
+
 def add_memory(
     machine: Machine, nid: int, memory: Range, how: Callable[[int], str] | None = None, *, dax: bool = False
 ) -> Machine:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, ClassVar
 
+from tdxfs import nodes
 from tdxfs.model import Access, SideCache
 from tdxfs.sysfs import paths
 from tdxfs.sysfs.attribute import Directory, always, directories, links, ro
@@ -27,11 +28,14 @@ class _Class(Directory[int]):
 
 
 def targets(directory: Directory[Any], nid: int, access_class: int) -> list[int]:
-    """The nodes whose best initiators of this class include `nid`."""
+    """The online nodes whose best initiators of this class include `nid`."""
+    online = nodes.online_nodes(directory.machine)
     return [
         node.id
         for node in directory.machine.topology.nodes
-        if (access := node.access1 if access_class else node.access0) and nid in access.initiators
+        if (access := node.access1 if access_class else node.access0)
+        and nid in access.initiators
+        and node.id in online
     ]
 
 
@@ -75,7 +79,8 @@ class InitiatorsDir(_Class):
     def initiators(self) -> Collection[int]:
         """The initiator nodes."""
         access = self.access(self.key)
-        return access.initiators if access else ()
+        online = nodes.online_nodes(self.machine)
+        return [nid for nid in access.initiators if nid in online] if access else ()
 
 
 for _attribute in ("read_bandwidth", "write_bandwidth", "read_latency", "write_latency"):

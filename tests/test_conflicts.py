@@ -35,7 +35,7 @@ from tdxfs.model import (
 )
 from tdxfs.policy import Boot, Cover, Firmware, Hotplug, Report, Validate
 from tdxfs.ranges import Range, Ranges, RunMap
-from tdxfs.sysfs.tdx import WRITABLE
+from tdxfs.transitions.policy import RUNTIME
 
 BUILTINS = [name for name in builtin_names() if name != "huge"]
 
@@ -108,7 +108,7 @@ def assert_typable(machine, command):
     if match := re.fullmatch(r"numactl --membind=([0-9,-]+) COMMAND", command):
         assert parse_list(match[1]) <= nodes.has_memory(machine)
     elif match := re.fullmatch(r"echo ([a-z-]+) > /sys/kernel/mm/tdx/policy/([a-z]+)", command):
-        assert match[2] in WRITABLE
+        assert match[2] in RUNTIME
         assert match[1] in {str(value) for value in type(getattr(machine.policies, match[2]))}
     elif command.startswith("tdxfs reboot "):
         help_text = CliRunner().invoke(main, ["mount", "--help"]).output

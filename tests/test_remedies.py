@@ -36,12 +36,12 @@ def typed(root, command):
 @pytest.mark.parametrize(
     ("topology", "key", "command"),
     [
-        (HALF, ("mixed-node", "node1"), "chmem -d -b 56-63"),
-        (HALF, ("incapable-blocks", "memory56-memory63"), "chmem -d -b 56-63"),
+        (HALF, ("mixed-node", "node1"), "chmem --disable -b 56-63"),
+        (HALF, ("incapable-blocks", "memory56-memory63"), "chmem --disable -b 56-63"),
         (
             PIECES,
             ("mixed-node", "node1"),
-            "chmem -d -b 56-57 && chmem -d -b 62-63",
+            "chmem --disable -b 56-57 && chmem --disable -b 62-63",
         ),
         (find("hotplug"), ("hotplug-rejected", "node1"), "echo allow > /sys/kernel/mm/tdx/policy/hotplug"),
         (

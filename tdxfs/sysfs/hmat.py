@@ -33,9 +33,7 @@ def targets(directory: Directory[Any], nid: int, access_class: int) -> list[int]
     return [
         node.id
         for node in directory.machine.topology.nodes
-        if (access := node.access1 if access_class else node.access0)
-        and nid in access.initiators
-        and node.id in online
+        if (access := node.access1 if access_class else node.access0) and nid in access.initiators and node.id in online
     ]
 
 

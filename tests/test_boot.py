@@ -303,7 +303,7 @@ class TestHotplugAxis:
     @pytest.mark.parametrize(
         ("auto_online", "online", "zone"),
         [
-            ("offline", False, Zone.NORMAL),
+            ("offline", False, None),
             ("online", True, Zone.NORMAL),
             ("online_kernel", True, Zone.NORMAL),
             ("online_movable", True, Zone.MOVABLE),

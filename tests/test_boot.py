@@ -354,7 +354,7 @@ class TestBlocks:
             0: (True, None),
             1: (True, Zone.DMA32),
             32: (True, Zone.NORMAL),
-            33: (False, Zone.NORMAL),
+            33: (False, None),
             34: (True, Zone.MOVABLE),
         }
 

@@ -77,7 +77,7 @@ def boot(topology: Topology, policies: Policies | None = None) -> Machine:
     """
     policies = topology.policies if policies is None else policies
     log = Log()
-    log.say(5, f"Linux version {topology.kernel}.0-tdxfs (tdxfs) #1 SMP PREEMPT_DYNAMIC")
+    log.say(5, topology.banner)
     log.say(INFO, f"Command line: {topology.cmdline}")
     built = topology
     topology, hidden = _firmware(topology, policies)
@@ -371,12 +371,13 @@ def _hugepages(topology: Topology) -> Iterator[tuple[tuple[int, int], int]]:
 def _hot_add(machine: Machine) -> Machine:
     # memory modules and kmem devices, in address order
     layout = machine.topology.memory
-    offline, movable = parse_list(layout.offline), parse_list(layout.movable)
+    offline, movable, by_hand = map(parse_list, (layout.offline, layout.movable, layout.online))
 
     def how(block_id: int) -> str:
-        if block_id in offline or layout.auto_online == "offline":
+        word = "online" if layout.auto_online == "offline" and block_id in by_hand else layout.auto_online
+        if block_id in offline or word == "offline":
             return "offline"
-        return "online_movable" if block_id in movable else layout.auto_online
+        return "online_movable" if block_id in movable else word
 
     def movably(block_id: int) -> str:
         return "offline" if how(block_id) == "offline" else "online_movable"

@@ -81,6 +81,9 @@ class Zone(Enum):
 
 # --- Topology: what the machine is made of -------------------------------------------
 
+NO_CLUSTER = 65535
+"""``cluster_id`` of a CPU whose cluster the kernel does not know."""
+
 
 @frozen
 class Cpu:
@@ -89,14 +92,17 @@ class Cpu:
     id: int
     node: int = 0
     package: int = 0
-    die: int = 0
+    die: int | None = None
+    """``topology/die_id``; None: its package has one die."""
     cluster: int | None = None
-    """``topology/cluster_id``: the CPUs that share an L2; None: those of the core."""
+    """``topology/cluster_id``: the CPUs that share an L2; None and `NO_CLUSTER`: those of the core."""
     core: int = 0
     """``topology/core_id``: unique within its package."""
     thread: int = 0
     """Which hardware thread of its core: 0 is the first."""
     online: bool = True
+    cache_ids: tuple[int, ...] = ()
+    """``id`` of each of `Topology.caches`, shared by the CPUs that have the same; empty: as `Cache.shared` says."""
 
 
 @frozen
@@ -282,7 +288,10 @@ class TdxPlatform:
 
 @frozen
 class NodeCounters:
-    """Counters recorded from a real node; each mapping holds ``name -> value`` as printed."""
+    """
+    Counters recorded from a real node. Each mapping holds ``name -> value`` of every line of the file, in its
+    order; empty: derived.
+    """
 
     meminfo: Mapping[str, int] = Factory(dict)
     """kB, pages for the HugePages lines."""
@@ -299,9 +308,11 @@ class MemoryLayout:
     offline: str = ""
     """Ids of the blocks that are offline at boot, as a range list (``"12-15,20"``)."""
     movable: str = ""
-    """Ids of the boot blocks that are in ZONE_MOVABLE, as a range list."""
+    """Ids of the blocks that are in ZONE_MOVABLE, as a range list."""
     auto_online: str = "online"
     """``auto_online_blocks``: offline, online, online_kernel or online_movable."""
+    online: str = ""
+    """Ids of the hot-added blocks that are online although `auto_online` leaves them offline, as a range list."""
 
 
 @frozen
@@ -323,6 +334,10 @@ class Topology:
     model_name: str = "Intel(R) Xeon(R) Platinum 8592+"
     modalias: str = ""
     """CPU modalias as ``cpu/modalias`` shows it, without the newline; empty: a generic one."""
+    microcode: int = 0x21000283
+    """Revision of the CPUs' microcode; 0: hidden, as in a virtual machine (CPUs with the hypervisor flag)."""
+    vulnerabilities: Mapping[str, str] = Factory(dict)
+    """File in ``cpu/vulnerabilities`` -> its line; those of a current processor where it has none."""
     caches: tuple[Cache, ...] = ()
     nodes: tuple[Node, ...] = ()
     """Sorted by id; the nodes the firmware describes."""
@@ -343,7 +358,28 @@ class Topology:
     counters: Mapping[int, NodeCounters] = Factory(dict)
     """Node id -> what was recorded; a node that is absent has derived counters."""
     records: Mapping[str, str] = Factory(dict)
-    """File below ``proc/`` -> its recorded text, shown as it is: cpuinfo, iomem, meminfo, zoneinfo."""
+    """File below ``proc/`` -> its recorded text, shown as it is: cpuinfo, iomem, meminfo, version, zoneinfo."""
+    absent: tuple[str, ...] = ()
+    """What the kernel's configuration leaves out though its version has it, by ABI path (``tdxfs abi``)."""
+    present: tuple[str, ...] = ()
+    """What the kernel has though the version that is emulated has not, by ABI path."""
+
+    @property
+    def banner(self) -> str:
+        """``/proc/version`` and the first line of the kernel log."""
+        recorded = self.records.get("version", "").strip()
+        return recorded or f"Linux version {self.kernel}.0-tdxfs (tdxfs) #1 SMP PREEMPT_DYNAMIC"
+
+
+@frozen(cache_hash=True)
+class Build:
+    """What of the emulated kernel decides which entries it has."""
+
+    kernel: str
+    absent: tuple[str, ...] = ()
+    """`Topology.absent`."""
+    present: tuple[str, ...] = ()
+    """`Topology.present`."""
 
 
 # --- Machine: the topology, booted ---------------------------------------------------
@@ -578,6 +614,11 @@ class Machine:
                     vars(successor)[name] = vars(source)[name]
                     break
         return successor
+
+    @derived("topology")
+    def build(self) -> Build:
+        """What of the emulated kernel decides which entries it has."""
+        return Build(self.topology.kernel, self.topology.absent, self.topology.present)
 
     @derived("topology")
     def nodes(self) -> dict[int, Node]:

@@ -87,9 +87,13 @@ class Between(Directory[Place]):
             return None
         return cls(self.path, self.machine, None)
 
+    def _there(self, name: str, place: Place, tiers: Collection[Tier]) -> bool:
+        absent = self.machine.topology.absent
+        return place.exists(self.machine, tiers) and not (absent and f"{self.path}/{name}" in absent)
+
     def lookup(self, name: str, tiers: Collection[Tier] = ALL_TIERS) -> Entry | None:
         place = self.key.below.get(name)
-        if place is not None and place.exists(self.machine, tiers):
+        if place is not None and self._there(name, place, tiers):
             between = self.BELOW.get(name, Between)(f"{self.path}/{name}", self.machine, place)
             return between if place.below else between._own(tiers)
         own = self._own(tiers)
@@ -97,14 +101,14 @@ class Between(Directory[Place]):
 
     def entries(self, tiers: Collection[Tier] = ALL_TIERS) -> Iterator[tuple[str, int]]:
         for name, place in self.key.below.items():
-            if place.exists(self.machine, tiers):
+            if self._there(name, place, tiers):
                 yield name, stat.S_IFDIR
         own = self._own(tiers)
         if own is not None:
             yield from own.entries(tiers)
 
     def nlink(self, tiers: Collection[Tier] = ALL_TIERS) -> int:
-        fixed = sum(place.exists(self.machine, tiers) for place in self.key.below.values())
+        fixed = sum(self._there(name, place, tiers) for name, place in self.key.below.items())
         own = self._own(tiers)
         return fixed + (own.nlink(tiers) if own is not None else 2)
 

@@ -67,6 +67,7 @@ def _lists(topology: Topology) -> Iterator[Problem]:
         ("possible_nodes", topology.possible_nodes),
         ("generic_initiators", topology.generic_initiators),
         ("memory.offline", topology.memory.offline),
+        ("memory.online", topology.memory.online),
         ("memory.movable", topology.memory.movable),
     ):
         try:
@@ -97,6 +98,8 @@ def _cpus(topology: Topology) -> Iterator[Problem]:
     for cpu in topology.cpus:
         if cpu.node not in known:
             yield Problem(f"cpus[{cpu.id}].node", cpu.node, "must be the id of a node")
+        if cpu.cache_ids and len(cpu.cache_ids) != len(topology.caches):
+            yield Problem(f"cpus[{cpu.id}].cache_ids", list(cpu.cache_ids), "must be one per cache")
         if cpu.id >= topology.nr_cpus:
             yield Problem(f"cpus[{cpu.id}].id", cpu.id, f"must be below nr_cpus, {topology.nr_cpus}")
     if topology.possible_cpus and topology.cpus and topology.cpus[-1].id >= topology.possible_cpus:

@@ -40,7 +40,7 @@ def shown(machine: Machine):
         if not isinstance(entry, Directory):
             continue
         for name, declared in entry.DECLARED.items():
-            if isinstance(declared, Attribute) and declared.on(machine.topology.kernel, frozenset(Tier)):
+            if isinstance(declared, Attribute) and declared.on(type(entry), machine.build, frozenset(Tier)):
                 file = declared.entry(entry)
                 if file is not None:
                     yield f"{path}/{name}", declared, entry, file

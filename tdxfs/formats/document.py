@@ -45,7 +45,7 @@ class CpuGroup:
     ids: Ids
     node: int = 0
     package: int = 0
-    die: int = 0
+    die: int | None = None
     cluster: int | None = None
     core: int = 0
     """Id of the first core."""
@@ -54,6 +54,7 @@ class CpuGroup:
     threads: int = 1
     """Threads per core."""
     online: bool = True
+    cache_ids: tuple[int, ...] = ()
 
     def expand(self) -> Iterator[Cpu]:
         ids = sorted(parse_list(self.ids))
@@ -63,7 +64,7 @@ class CpuGroup:
         for at, number in enumerate(ids):
             yield Cpu(
                 number, self.node, self.package, self.die, self.cluster,
-                self.core + at % cores, self.thread + at // cores, self.online,
+                self.core + at % cores, self.thread + at // cores, self.online, self.cache_ids,
             )  # fmt: skip
 
 
@@ -211,6 +212,8 @@ class Document:
     nr_cpus: int = 8192
     model_name: str = Topology().model_name
     modalias: str = ""
+    microcode: int = Topology().microcode
+    vulnerabilities: Mapping[str, str] = Factory(dict)
     possible_nodes: Ids = Ids("")
     generic_initiators: Ids = Ids("")
     kmem_driver: bool = True
@@ -225,6 +228,8 @@ class Document:
     pci_devices: tuple[PciItem, ...] = ()
     counters: Mapping[str, NodeCounters] = Factory(dict)
     records: Mapping[str, str] = Factory(dict)
+    absent: tuple[str, ...] = ()
+    present: tuple[str, ...] = ()
 
     def topology(self) -> Topology:
         """The model of what is written; ValueError names the key, the value and the rule."""
@@ -274,7 +279,7 @@ def document(topology: Topology) -> Document:
         **same,
         policy=topology.policies,
         cpus=tuple(
-            CpuGroup(Ids(str(c.id)), c.node, c.package, c.die, c.cluster, c.core, c.thread, 1, c.online)
+            CpuGroup(Ids(str(c.id)), c.node, c.package, c.die, c.cluster, c.core, c.thread, 1, c.online, c.cache_ids)
             for c in topology.cpus
         ),
         nodes=tuple(

@@ -42,6 +42,11 @@ class ProcRoot(Directory[Any]):
         """Memory by use, kB."""
         return meminfo(self.machine)
 
+    @ro(LINE, size=0)
+    def version(self) -> str:
+        """The kernel's name and version."""
+        return self.machine.topology.banner
+
     @ro(TEXT, size=0)
     def zoneinfo(self) -> str:
         """Memory by zone, pages."""

@@ -37,7 +37,7 @@ def cpuinfo(machine: Machine) -> str:
             ("model", "207"),
             ("model name", topology.model_name),
             ("stepping", "2"),
-            ("microcode", "0x21000283"),
+            ("microcode", f"{topology.microcode or 1:#x}"),
             ("cpu MHz", "1900.000"),
             ("cache size", f"{last.size // 1024 if last else 0} KB"),
             ("physical id", str(cpu.package)),

@@ -51,7 +51,7 @@ from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, cast
 from attrs import define, frozen
 
 from tdxfs.errors import InvalidValue, NotPermitted, Refusal
-from tdxfs.model import PAGE_SIZE, Machine, kernel_at_least
+from tdxfs.model import PAGE_SIZE, Build, Machine, kernel_at_least
 from tdxfs.sysfs.codec import Codec
 
 UNSET: Any = None
@@ -143,13 +143,26 @@ class _Declared:
     until: str = ""
     """First kernel that lacks it again, "" for none."""
 
-    def on(self, kernel: str, tiers: Collection[Tier]) -> bool:
-        """Whether this kernel has it, and a mount of these tiers shows it."""
-        return (
-            self.tier in tiers
-            and (not self.since or kernel_at_least(kernel, self.since))
-            and (not self.until or not kernel_at_least(kernel, self.until))
+    @property
+    def label(self) -> str:
+        """Its name in the ABI text."""
+        return self.name
+
+    def on(self, cls: DirectoryClass, build: Build, tiers: Collection[Tier]) -> bool:
+        """Whether the kernel has it in directories of `cls`, and a mount of these tiers shows it."""
+        if self.tier not in tiers:
+            return False
+        what = f"{cls.WHAT}/{self.label}"
+        if what in build.absent:
+            return self.needed(tiers)
+        return what in build.present or (
+            (not self.since or kernel_at_least(build.kernel, self.since))
+            and (not self.until or not kernel_at_least(build.kernel, self.until))
         )
+
+    def needed(self, tiers: Collection[Tier]) -> bool:
+        """Whether it is shown although the kernel's configuration leaves it out."""
+        return False
 
     def adopt(self, owner: DirectoryClass, name: str) -> None:
         """Take the name and the tier of the class that declares it."""
@@ -279,6 +292,10 @@ class Subdirectory(_Declared, Generic[D]):
             return None
         return self.cls(f"{directory.path}/{self.name}", directory.machine, directory.key)
 
+    def needed(self, tiers: Collection[Tier]) -> bool:
+        # for what the other tiers have in it
+        return any(entry.tier in tiers and entry.tier is not Tier.KERNEL for entry in self.cls.DECLARED.values())
+
 
 @define(eq=False)
 class _Family(_Declared, Generic[D]):
@@ -298,6 +315,10 @@ class _Family(_Declared, Generic[D]):
         self.pattern = re.compile(number.join(map(re.escape, parts)))
         self.format = "{}".join(parts).format
         self.single = len(parts) == 2
+
+    @property
+    def label(self) -> str:
+        return self.template
 
     def __get__(self, directory: D | None, owner: Any) -> Any:
         return self if directory is None else self.keys(directory)
@@ -400,7 +421,8 @@ def relative(target: str, directory: str) -> str:
     """The relative link text from `directory` to `target`, as sysfs_create_link() makes it."""
     to, here = target.split("/"), directory.split("/")
     common = 0
-    while common < min(len(to), len(here)) and to[common] == here[common]:
+    # the target itself is never what both share, not even for a link from below it
+    while common < min(len(to) - 1, len(here)) and to[common] == here[common]:
         common += 1
     return "/".join([".."] * (len(here) - common) + to[common:])
 
@@ -440,13 +462,17 @@ class Directory(Generic[K]):
                     declared[value.name] = cast(Any, value)
         cls.DECLARED, cls.FAMILIES = declared, tuple(families)
 
+    def __contains__(self, name: str) -> bool:
+        """Whether Linux shows an entry called `name` in it."""
+        return self.lookup(name, (Tier.KERNEL,)) is not None
+
     @classmethod
     def exists(cls, machine: Machine) -> bool:
         """Whether a directory of a fixed place (`root.FIXED`) is there on this machine."""
         return True
 
     def _shown(self, tiers: Collection[Tier]) -> _Shown:
-        return _shown(cast(Any, type(self)), self.machine.topology.kernel, frozenset(tiers))
+        return _shown(cast(Any, type(self)), self.machine.build, frozenset(tiers))
 
     def lookup(self, name: str, tiers: Collection[Tier] = ALL_TIERS) -> Entry | None:
         """The entry called `name`, or None: costs the same however many there are."""
@@ -492,12 +518,12 @@ class _Shown:
 
 
 @lru_cache(maxsize=4096)
-def _shown(cls: DirectoryClass, kernel: str, tiers: frozenset[Tier]) -> _Shown:
-    declared = {name: one for name, one in cls.DECLARED.items() if one.on(kernel, tiers)}
+def _shown(cls: DirectoryClass, build: Build, tiers: frozenset[Tier]) -> _Shown:
+    declared = {name: one for name, one in cls.DECLARED.items() if one.on(cls, build, tiers)}
     return _Shown(
         declared,
         tuple(one for one in declared.values() if isinstance(one, Subdirectory)),
-        tuple(family for family in cls.FAMILIES if family.on(kernel, tiers)),
+        tuple(family for family in cls.FAMILIES if family.on(cls, build, tiers)),
     )
 
 
@@ -644,9 +670,9 @@ def documented(classes: Iterable[DirectoryClass]) -> Iterator[Documented]:
     """Every declared entry of `classes`, in order of declaration."""
     for cls in classes:
         for declared in cls.DECLARED.values():
-            yield Documented(f"{cls.WHAT}/{declared.name}", declared, cls)
+            yield Documented(f"{cls.WHAT}/{declared.label}", declared, cls)
         for family in cls.FAMILIES:
-            yield Documented(f"{cls.WHAT}/{family.template}", family, cls)
+            yield Documented(f"{cls.WHAT}/{family.label}", family, cls)
 
 
 def value_of(directory: Directory[Any], name: str) -> Any:

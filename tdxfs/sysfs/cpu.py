@@ -8,7 +8,7 @@ from tdxfs.errors import Busy, InvalidValue, OutOfRange
 from tdxfs.model import Cpu, Machine
 from tdxfs.sysfs import paths
 from tdxfs.sysfs.attribute import Directory, always, directories, link, links, ro, rw, subdirectory
-from tdxfs.sysfs.codec import BARE_HEX, BOOL, DECIMAL, INT, LINE, LIST, TEXT, WORD, kstrto
+from tdxfs.sysfs.codec import BARE_HEX, BOOL, DECIMAL, HEX, INT, LINE, LIST, TEXT, WORD, kstrto
 from tdxfs.sysfs.cpu_topology import CacheDir, TopologyDir, mask_width
 from tdxfs.sysfs.knob import between, knob, one_of
 from tdxfs.sysfs.power import DeviceDir, PowerDir, uevent
@@ -81,6 +81,22 @@ class CpuHotplugDir(Directory[int]):
         return -1
 
 
+class MicrocodeDir(Directory[int]):
+    """The microcode of the CPU. Absent while it is offline, and in a virtual machine."""
+
+    WHAT = "/sys/devices/system/cpu/cpu<id>/microcode"
+
+    @ro(HEX)
+    def processor_flags(self) -> int:
+        """Which platform the microcode is for, one bit of eight."""
+        return 1
+
+    @ro(HEX)
+    def version(self) -> int:
+        """Revision of the microcode."""
+        return self.machine.topology.microcode
+
+
 class CpuDir(DeviceDir[int]):
     """A present CPU, online or not."""
 
@@ -111,8 +127,9 @@ class CpuDir(DeviceDir[int]):
 
     @uevent
     def uevent(self) -> str:
-        """Driver and modalias of the CPU."""
-        return f"DRIVER=processor\nMODALIAS={self.machine.topology.modalias or GENERIC_MODALIAS}\n"
+        """Driver and modalias of the CPU; an empty line ends it."""
+        driver = "DRIVER=processor\n" if "driver" in self else ""
+        return f"{driver}MODALIAS={self.machine.topology.modalias or GENERIC_MODALIAS}\n\n"
 
     @ro(BARE_HEX, mode=0o400)
     def crash_notes(self) -> int:
@@ -139,6 +156,11 @@ class CpuDir(DeviceDir[int]):
         """Its caches. Absent while it is offline."""
         return self._online() and bool(self.machine.topology.caches)
 
+    @subdirectory(MicrocodeDir)
+    def microcode(self) -> bool:
+        """Its microcode. Absent while it is offline, and in a virtual machine."""
+        return self._online() and self.machine.topology.microcode != 0
+
     @link
     def subsystem(self) -> str:
         """The CPU bus."""
@@ -163,7 +185,8 @@ class VulnerabilitiesDir(Directory[None]):
 
 def _vulnerability(name: str) -> None:
     def show(directory: VulnerabilitiesDir) -> str:
-        return MITIGATIONS.get(name, "Not affected")
+        recorded = directory.machine.topology.vulnerabilities
+        return recorded.get(name, MITIGATIONS.get(name, "Not affected"))
 
     show.__doc__ = f"State of {name}: Not affected, Vulnerable or the mitigation."
     late = {"ghostwrite", "old_microcode"}
@@ -219,6 +242,12 @@ class CpufreqDir(Directory[None]):
     WHAT = "/sys/devices/system/cpu/cpufreq"
 
 
+class UpdateDir(Directory[None]):
+    """Microcode updates; empty unless they can be loaded late."""
+
+    WHAT = "/sys/devices/system/cpu/microcode"
+
+
 class SmtDir(Directory[None]):
     """Simultaneous multithreading."""
 
@@ -256,6 +285,11 @@ class CpuRoot(DeviceDir[None]):
     cpufreq = always(CpufreqDir)
     hotplug = always(HotplugDir)
     smt = always(SmtDir)
+
+    @subdirectory(UpdateDir)
+    def microcode(self) -> bool:
+        """Microcode updates. Absent in a virtual machine."""
+        return self.machine.topology.microcode != 0
 
     @ro(LIST)
     def possible(self) -> frozenset[int]:

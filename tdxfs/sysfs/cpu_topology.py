@@ -86,8 +86,8 @@ class TopologyDir(_CpuDir):
 
     @ro(DECIMAL)
     def die_id(self) -> int:
-        """Id of the die in its package."""
-        return self.cpu.die
+        """Id of the die: in its package before 6.12, in the machine since."""
+        return siblings(self.machine).die_id(self.cpu)
 
     @ro(DECIMAL)
     def physical_package_id(self) -> int:
@@ -121,7 +121,7 @@ class CacheIndexDir(Directory[tuple[int, int]]):
     @ro(DECIMAL)
     def id(self) -> int:
         """Id of the cache among those of its level and type."""
-        return siblings(self.machine).cache_id(self.cpu, self.cache.shared)
+        return siblings(self.machine).cache_id(self.cpu, self.key[1])
 
     @ro(DECIMAL)
     def level(self) -> int:
@@ -141,12 +141,12 @@ class CacheIndexDir(Directory[tuple[int, int]]):
     @ro(LIST)
     def shared_cpu_list(self) -> frozenset[int]:
         """CPUs that share the cache, as a range list."""
-        return siblings(self.machine).of(self.cpu, self.cache.shared)
+        return siblings(self.machine).sharing(self.cpu, self.key[1])
 
     @ro(MASK)
     def shared_cpu_map(self) -> Mask:
         """CPUs that share the cache, as a mask."""
-        return Mask(siblings(self.machine).of(self.cpu, self.cache.shared), mask_width(self.machine))
+        return Mask(siblings(self.machine).sharing(self.cpu, self.key[1]), mask_width(self.machine))
 
     @ro(SIZE)
     def size(self) -> int:

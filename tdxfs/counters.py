@@ -42,10 +42,8 @@ MEMINFO = (
     *rows("PageTables SecPageTables NFS_Unstable Bounce WritebackTmp KReclaimable Slab SReclaimable SUnreclaim"),
     *rows("AnonHugePages ShmemHugePages ShmemPmdMapped"),
     Counter("FileHugePages", until="6.12", blanks=1),
-    Counter("FileHugePages", since="6.12", until="7.3"),
-    Counter("FileHugePages", since="7.3", blanks=1),
-    Counter("FilePmdMapped", blanks=1),
-    *rows("Unaccepted", since="6.12"),
+    Counter("FilePmdMapped", until="6.12", blanks=1),
+    *rows("FileHugePages FilePmdMapped Unaccepted", since="6.12"),
     *rows("Balloon GPUActive GPUReclaim", since="7.3"),
     *rows("HugePages_Total HugePages_Free HugePages_Surp"),
 )
@@ -109,7 +107,7 @@ def meminfo(machine: Machine, nid: int) -> dict[str, int]:
     pages = machine.hugepages.get((nid, HUGEPAGE_SIZES[0]), 0)
     derived = {"MemTotal": total, "MemFree": free, "MemUsed": total - free}
     derived |= {"HugePages_Total": pages, "HugePages_Free": pages}
-    values = _complete(MEMINFO, machine, derived, _since_recorded(machine, nid, derived))
+    values = _chosen(MEMINFO, machine, derived, _since_recorded(machine, nid, derived))
     return _held(values, held_pages(machine, nid) * PAGE_SIZE // 1024, _MEMINFO_FREE, _MEMINFO_HELD)
 
 
@@ -133,16 +131,17 @@ def vmstat(machine: Machine, nid: int) -> dict[str, int]:
     derived = {"nr_free_pages": free_kib(machine, nid) * 1024 // PAGE_SIZE}
     derived["nr_free_pages_blocks"] = derived["nr_free_pages"] // 512 * 512
     recorded = machine.topology.counters.get(nid)
-    values = _complete(VMSTAT, machine, derived, recorded.vmstat if recorded else {})
+    values = _chosen(VMSTAT, machine, derived, recorded.vmstat if recorded else {})
     for name in ("numa_hit", "numa_local", "numa_other", "numa_interleave"):
-        values[name] += machine.allocated.get((nid, _NUMASTAT_NAMES.get(name, name)), 0)
+        if name in values:
+            values[name] += machine.allocated.get((nid, _NUMASTAT_NAMES.get(name, name)), 0)
     return _held(values, held_pages(machine, nid), _VMSTAT_FREE, _VMSTAT_HELD)
 
 
 def numastat(machine: Machine, nid: int) -> dict[str, int]:
     """Allocation events, in pages."""
     recorded = machine.topology.counters.get(nid)
-    values = _complete(NUMASTAT, machine, {}, recorded.numastat if recorded else {})
+    values = _chosen(NUMASTAT, machine, {}, recorded.numastat if recorded else {})
     return {name: value + machine.allocated.get((nid, name), 0) for name, value in values.items()}
 
 
@@ -161,28 +160,26 @@ def _held(values: dict[str, int], amount: int, free: tuple[str, ...], held: tupl
     return values
 
 
-def _complete(
+def _chosen(
     table: tuple[Counter, ...], machine: Machine, derived: Mapping[str, int], recorded: Mapping[str, int]
 ) -> dict[str, int]:
+    if recorded:
+        return dict(recorded)
     kernel = machine.topology.kernel
-    return {
-        counter.name: recorded.get(counter.name, derived.get(counter.name, 0))
-        for counter in table
-        if counter.on(kernel)
-    }
+    return {counter.name: derived.get(counter.name, 0) for counter in table if counter.on(kernel)}
 
 
 def format_meminfo(nid: int, kernel: str, values: Mapping[str, int]) -> str:
     """``Node 0 MemTotal:         469608 kB`` and so on, without the last newline."""
+    blanks = {counter.name: counter.blanks for counter in MEMINFO if counter.on(kernel)}
     lines = []
-    for counter in MEMINFO:
-        if counter.on(kernel) and counter.name in values:
-            key, value = f"{counter.name}:", values[counter.name]
-            if counter.name.startswith("HugePages_"):
-                lines.append(f"Node {nid} {key:<17}{value:5}")
-            else:
-                gap = " " * (counter.blanks or 16 - len(key))
-                lines.append(f"Node {nid} {key}{gap}{value:8} kB")
+    for name, value in values.items():
+        key = f"{name}:"
+        if name.startswith("HugePages_"):
+            lines.append(f"Node {nid} {key:<17}{value:5}")
+        else:
+            gap = " " * (blanks.get(name) or 16 - len(key))
+            lines.append(f"Node {nid} {key}{gap}{value:8} kB")
     return "\n".join(lines)
 
 
@@ -192,8 +189,8 @@ def parse_meminfo(text: str) -> dict[str, int]:
     for line in text.splitlines():
         if not line.strip():
             continue
-        word, _, rest = line.partition(":")
-        if word.split()[:1] != ["Node"]:
+        word, nid, name, value = line.split()[:4]
+        if word != "Node" or not nid.isdecimal() or not name.endswith(":"):
             raise ValueError(line)
-        values[word.split()[2]] = int(rest.split()[0])
+        values[name.removesuffix(":")] = int(value)
     return values

@@ -23,6 +23,11 @@ NODE_MEMINFO: Codec[tuple[int, str, Mapping[str, int]]] = Codec(
     lambda text: (-1, "", counters.parse_meminfo(text)),
     lambda value: dict(value[2]),
 )
+DISTANCES: Codec[list[int]] = Codec(
+    "distances separated by blanks",
+    lambda row: " ".join(map(str, row)),
+    lambda text: list(map(int, text.split())),
+)
 
 
 def _reclaim(text: str) -> int:
@@ -154,13 +159,7 @@ class NodeDir(DeviceDir[int]):
         """Zone, event and node counters, pages or events."""
         return counters.vmstat(self.machine, self.key)
 
-    @ro(
-        Codec(
-            "distances separated by blanks",
-            lambda row: " ".join(map(str, row)),
-            lambda text: list(map(int, text.split())),
-        )
-    )
+    @ro(DISTANCES)
     def distance(self) -> list[int]:
         """Distance to every online node in order of its number; 10 is local."""
         return [nodes.distance(self.machine, self.key, other) for other in sorted(nodes.online_nodes(self.machine))]

@@ -67,10 +67,13 @@ class TestAttributes:
         assert "Node 1 HugePages_Total:     0" in lines
 
     def test_recorded_counters_win(self):
-        """What was recorded from a real node is shown instead of what would be derived."""
-        recorded = evolve(MIXED, counters={1: NodeCounters(meminfo={"MemTotal": 4711})})
+        """What was recorded from a real node, line for line, is shown instead of what would be derived."""
+        recorded = evolve(MIXED, counters={1: NodeCounters(meminfo={"MemTotal": 4711, "MemFree": 42})})
 
-        assert b"Node 1 MemTotal:           4711 kB" in tree(recorded).read(f"{NODE}/node1/meminfo")
+        assert b"Node 1 MemTotal:           4711 kB\nNode 1 MemFree:              42 kB\n" == tree(recorded).read(
+            f"{NODE}/node1/meminfo"
+        )
+        assert tree().read(f"{NODE}/node1/vmstat") == tree(recorded).read(f"{NODE}/node1/vmstat")
 
     def test_hmat(self):
         """Performance stands in initiators, and the initiator lists the node as a target."""

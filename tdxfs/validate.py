@@ -22,7 +22,7 @@ CACHE_TYPES = ("Data", "Instruction", "Unified")
 PCI_ADDRESS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]")
 PCI_BARS = 6
 MINOR_BITS = 20
-RECORDS = ("cpuinfo", "iomem", "meminfo", "zoneinfo")
+RECORDS = ("cpuinfo", "iomem", "meminfo", "version", "zoneinfo")
 SHARED = ("thread", "core", "cluster", "die", "package")
 
 

@@ -13,6 +13,7 @@ import json
 import os
 import posixpath
 import tarfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -79,13 +80,15 @@ class RecordedSnapshot:
 
     files: dict[str, bytes]
     links: dict[str, str]
+    others: Collection[str] = ()
+    """Paths of directories, and of files whose content was not recorded."""
     below: dict[str, set[str]] = field(init=False)
     """Directory -> names in it."""
 
     @below.default
     def _below(self) -> dict[str, set[str]]:
         found: dict[str, set[str]] = {}
-        for path in (*self.files, *self.links):
+        for path in (*self.files, *self.links, *self.others):
             while path:
                 path, name = posixpath.split(path)
                 siblings = found.setdefault(path, set())
@@ -160,6 +163,7 @@ def _directory(where: Path) -> Snapshot:
 def _tarball(where: Path) -> Snapshot:
     files: dict[str, bytes] = {}
     links: dict[str, str] = {}
+    others: list[str] = []
     try:
         with tarfile.open(where) as archive:
             for member in archive:
@@ -169,11 +173,13 @@ def _tarball(where: Path) -> Snapshot:
                     files[path] = content.read() if content else b""
                 elif path and member.issym():
                     links[path] = member.linkname
+                elif path:
+                    others.append(path)
     except tarfile.ReadError as error:
         raise UserError(f"{where}: is not a tarball") from error
     if not any(path.startswith(f"sys/{SYSTEM}/") for path in files):
         raise UserError(f"{where}: holds no sysfs: there is no sys/{SYSTEM}")
-    return RecordedSnapshot(files, links)
+    return RecordedSnapshot(files, links, others)
 
 
 def _below_top(name: str) -> str | None:
@@ -188,15 +194,20 @@ def _below_top(name: str) -> str | None:
 def _stage(where: Path) -> Snapshot:
     files: dict[str, bytes] = {}
     links: dict[str, str] = {}
+    others: list[str] = []
     with gzip.open(where / STAGE, "rt", encoding="utf-8") as lines:
         for line in lines:
             entry = json.loads(line)
+            if not isinstance(entry, dict) or not {"p", "t"} <= entry.keys():
+                raise ValueError(f"{STAGE}: {line[:40].strip()}: is not an entry of a recording")
             path = entry["p"].lstrip("/")
             if entry["t"] == "l":
                 links[path] = entry["l"]
             elif entry["t"] == "f" and "err" not in entry and "skip" not in entry:
                 text = entry.get("c", "").encode("utf-8", "surrogateescape")
                 files[path] = base64.b64decode(entry["b64"]) if "b64" in entry else text
+            else:
+                others.append(path)
     for file in sorted((where / "proc").glob("*")):
         files[f"proc/{file.name}"] = file.read_bytes()
-    return RecordedSnapshot(files, links)
+    return RecordedSnapshot(files, links, others)

@@ -12,25 +12,27 @@ from pathlib import Path
 
 from attrs import evolve
 
-from tdxfs import counters
+from tdxfs.boot import boot
 from tdxfs.errors import UserError
 from tdxfs.formats.read import text, value
 from tdxfs.formats.snapshot import Snapshot, open_snapshot
 from tdxfs.formats.sysfs_cpu import read_cpus
 from tdxfs.formats.sysfs_dax import read_dax
-from tdxfs.formats.sysfs_memory import read_nodes
+from tdxfs.formats.sysfs_entries import read_entries
+from tdxfs.formats.sysfs_memory import NODES, meminfo, read_nodes
 from tdxfs.model import KERNELS, MIB, PAGE_SIZE, MemoryKind, NodeCounters, TdxPlatform, Topology, kernel_at_least
+from tdxfs.policy import Hotplug
 from tdxfs.ranges import Range, Ranges, align_down, align_up
 from tdxfs.sysfs.codec import STAT
-
-RECORDS = ("cpuinfo", "iomem", "meminfo", "zoneinfo")
+from tdxfs.validate import RECORDS, problems
 
 
 def import_sysfs(source: Path, convertible: str | None = None, name: str = "imported") -> Topology:
     """
     The topology of the machine that `source` shows (see `snapshot.open_snapshot`). `convertible` says where the CMRs
     are: ``all`` memory, ``dram`` (System RAM that is not a dax device's), ranges such as ``0x100000-0x7fffffff``
-    separated by commas, both ends inclusive, or a file of them; None: no TDX. UserError in one line.
+    separated by commas, both ends inclusive, or a file of them; None: no TDX. Where the default policies would veto
+    memory that is online there, ``hotplug`` is ``allow``. UserError in one line.
     """
     snapshot = open_snapshot(source)
     topology = Topology(name=name, description=f"imported from {source.name}", kernel=_kernel(snapshot))
@@ -38,7 +40,8 @@ def import_sysfs(source: Path, convertible: str | None = None, name: str = "impo
     topology = read_dax(snapshot, topology)
     topology = read_nodes(snapshot, topology)
     if not topology.nodes:
-        raise UserError(f"{source}: sys/devices/system/node has no nodes")
+        raise UserError(f"{source}: {NODES} has no nodes")
+    topology = read_entries(snapshot, _checked(source, topology))
     topology = evolve(
         topology,
         cmdline=text(snapshot, "proc/cmdline").strip(),
@@ -47,7 +50,17 @@ def import_sysfs(source: Path, convertible: str | None = None, name: str = "impo
     )
     if convertible is None:
         return topology
-    return with_platform(topology, convertible)
+    with_tdx = _checked(source, with_platform(topology, convertible))
+    if boot(with_tdx).blocks == boot(topology).blocks:
+        return with_tdx
+    # what is online was not vetoed
+    return evolve(with_tdx, policies=evolve(with_tdx.policies, hotplug=Hotplug.ALLOW))
+
+
+def _checked(source: Path, topology: Topology) -> Topology:
+    for problem in problems(topology):
+        raise UserError(f"{source}: {problem}")
+    return topology
 
 
 def _kernel(snapshot: Snapshot) -> str:
@@ -59,12 +72,10 @@ def _kernel(snapshot: Snapshot) -> str:
 
 
 def _counters(snapshot: Snapshot, nid: int) -> NodeCounters:
-    directory = f"sys/devices/system/node/node{nid}"
-    try:
-        meminfo = counters.parse_meminfo(text(snapshot, f"{directory}/meminfo"))
-    except ValueError:
-        meminfo = {}
-    return NodeCounters(meminfo, _stat(snapshot, f"{directory}/vmstat"), _stat(snapshot, f"{directory}/numastat"))
+    directory = f"{NODES}/node{nid}"
+    return NodeCounters(
+        meminfo(snapshot, nid), _stat(snapshot, f"{directory}/vmstat"), _stat(snapshot, f"{directory}/numastat")
+    )
 
 
 def _stat(snapshot: Snapshot, path: str) -> Mapping[str, int]:

@@ -6,13 +6,14 @@ import re
 
 from attrs import evolve
 
-from tdxfs.formats.read import value
+from tdxfs.formats.read import iomem, value
 from tdxfs.formats.snapshot import Snapshot
 from tdxfs.model import MIB, DaxDevice, DaxRegion, Driver, MemoryKind, Provider, Topology
 from tdxfs.ranges import Range
 from tdxfs.sysfs.codec import BOOL, DECIMAL, HEX, LINE
 
 BUS = "sys/bus/dax/devices"
+DRIVERS = "sys/bus/dax/drivers"
 NVDIMM_BUS = "sys/bus/nd/devices"
 
 
@@ -32,7 +33,11 @@ def read_dax(snapshot: Snapshot, topology: Topology) -> Topology:
             idle = _idle(snapshot, int(match[1]), f"{NVDIMM_BUS}/{name}")
             if idle is not None:
                 regions[idle.id] = idle
-    return evolve(topology, dax_regions=tuple(_grown(regions[number]) for number in sorted(regions)))
+    return evolve(
+        topology,
+        dax_regions=tuple(_grown(regions[number]) for number in sorted(regions)),
+        kmem_driver="kmem" in snapshot.names(DRIVERS) or not snapshot.names("sys/bus/dax"),
+    )
 
 
 def _device(snapshot: Snapshot, name: str, number: int) -> DaxDevice:
@@ -49,12 +54,14 @@ def _device(snapshot: Snapshot, name: str, number: int) -> DaxDevice:
     if not mappings and size and start >= 0:
         mappings = [Range(start, start + size)]
     driver = (snapshot.link(f"{path}/driver") or "").rpartition("/")[2]
+    minor = value(snapshot, f"{path}/dev", LINE, "").rpartition(":")[2]
     return DaxDevice(
         number,
         tuple(mappings),
         Driver(driver) if driver in {known.value for known in Driver} else None,
         value(snapshot, f"{path}/align", DECIMAL, 2 * MIB),
         value(snapshot, f"{path}/memmap_on_memory", BOOL, False),
+        int(minor) if minor.isdecimal() else None,
     )
 
 
@@ -69,6 +76,8 @@ def _region(snapshot: Snapshot, number: int, device: str) -> DaxRegion | None:
         return None
     where = snapshot.link(path) or ""
     provider, kind = _provider(where)
+    if provider is Provider.HMEM and iomem(snapshot, "CXL Window [0-9]+").covers(Range(start, start + size)):
+        kind = MemoryKind.CXL
     return DaxRegion(
         number,
         provider,

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 from attrs import evolve
 
-from tdxfs import counters
-from tdxfs.formats.read import id_set, text, value
+from tdxfs.formats.read import id_set, iomem, text, value
 from tdxfs.formats.snapshot import Snapshot
-from tdxfs.idlist import format_list
+from tdxfs.idlist import format_list, parse_list
 from tdxfs.model import (
     MIB,
     PAGE_SIZE,
     Access,
+    DaxRegion,
     Driver,
     Memory,
     MemoryKind,
@@ -25,6 +26,7 @@ from tdxfs.model import (
 )
 from tdxfs.ranges import Range, Ranges, RunMap, align_down, align_up
 from tdxfs.sysfs.codec import BARE_HEX, DECIMAL, HEX, LINE, WORD
+from tdxfs.sysfs.node import DISTANCES, NODE_MEMINFO
 
 NODES = "sys/devices/system/node"
 BLOCKS = "sys/devices/system/memory"
@@ -36,28 +38,24 @@ def read_nodes(snapshot: Snapshot, topology: Topology) -> Topology:
     ids = sorted(int(name[4:]) for name in snapshot.names(NODES) if re.fullmatch(r"node[0-9]+", name))
     owners = _owners(snapshot, ids)
     layout = _layout(snapshot, sorted(owners), _total(snapshot, ids))
-    kmem = Ranges.of(
-        mapping
-        for region in topology.dax_regions
-        for device in region.devices
-        if device.driver is Driver.KMEM
-        for mapping in device.mappings
-    )
-    ram = _ram(snapshot, layout.block_size, owners, ids) - kmem.aligned_in(layout.block_size)
+    kmem = _kmem(topology.dax_regions, layout.block_size)
+    layout = evolve(layout, online=_by_hand(layout, owners, kmem))
+    ram = _ram(snapshot, layout.block_size, owners, ids, kmem)
     memory = _by_node(snapshot, ram, layout.block_size, owners)
-    only_dax = {region.target_node for region in topology.dax_regions} - memory.keys()
-    with_cpus = {cpu.node for cpu in topology.cpus}
-    listed = [nid for nid in ids if nid not in only_dax or nid in with_cpus]
+    targets = {region.target_node: region for region in topology.dax_regions}
+    only_dax = targets.keys() - memory.keys()
     tiers = _tiers(snapshot)
-    rows = {nid: [int(word) for word in text(snapshot, f"{NODES}/node{nid}/distance").split()] for nid in ids}
-    square = all(len(row) == len(ids) for row in rows.values())
-    keep = [at for at, nid in enumerate(ids) if nid in listed]
-    known = frozenset(listed) | {region.target_node for region in topology.dax_regions}
+    none: list[int] = []
+    rows = [value(snapshot, f"{NODES}/node{nid}/distance", DISTANCES, none) for nid in ids]
+    known = frozenset(ids) | targets.keys()
     possible = id_set(snapshot, f"{NODES}/possible", frozenset(ids))
     return evolve(
         topology,
-        nodes=tuple(_node(snapshot, nid, memory.get(nid, ()), tiers.get(nid, 4)) for nid in listed),
-        distances=tuple(tuple(rows[nid][at] for at in keep) for nid in listed) if square else (),
+        nodes=tuple(
+            _node(snapshot, nid, memory.get(nid, ()), _kind(snapshot, memory.get(nid, ()), targets.get(nid)), tiers)
+            for nid in ids
+        ),
+        distances=tuple(map(tuple, rows)) if all(len(row) == len(ids) for row in rows) else (),
         possible_nodes=format_list(possible - known),
         generic_initiators=format_list(id_set(snapshot, f"{NODES}/has_generic_initiator")),
         memory=layout,
@@ -79,15 +77,18 @@ def _owners(snapshot: Snapshot, ids: list[int]) -> dict[int, tuple[int, ...]]:
     return found
 
 
+def meminfo(snapshot: Snapshot, nid: int) -> Mapping[str, int]:
+    """The counters of a node's ``meminfo``."""
+    nothing: Mapping[str, int] = {}
+    return value(snapshot, f"{NODES}/node{nid}/meminfo", NODE_MEMINFO, (nid, "", nothing))[2]
+
+
 def _total(snapshot: Snapshot, ids: list[int]) -> int:
     return sum(_mem_total(snapshot, nid) for nid in ids)
 
 
 def _mem_total(snapshot: Snapshot, nid: int) -> int:
-    try:
-        return counters.parse_meminfo(text(snapshot, f"{NODES}/node{nid}/meminfo")).get("MemTotal", 0) * 1024
-    except ValueError:
-        return 0
+    return meminfo(snapshot, nid).get("MemTotal", 0) * 1024
 
 
 def _layout(snapshot: Snapshot, blocks: list[int], total: int) -> MemoryLayout:
@@ -109,14 +110,30 @@ def _layout(snapshot: Snapshot, blocks: list[int], total: int) -> MemoryLayout:
     return MemoryLayout(size, format_list(offline), format_list(movable), auto)
 
 
-def _ram(snapshot: Snapshot, size: int, owners: dict[int, tuple[int, ...]], ids: list[int]) -> Ranges:
-    iomem = re.findall(r"^([0-9a-f]+)-([0-9a-f]+) : System RAM$", text(snapshot, "proc/iomem"), re.MULTILINE)
-    ends = [(align_up(int(low, 16), PAGE_SIZE), align_down(int(high, 16) + 1, PAGE_SIZE)) for low, high in iomem]
-    found = Ranges.of(Range(start, end) for start, end in ends if start < end)
-    if found:
-        return found
-    if owners:
-        return Ranges.of(Range(block * size, (block + 1) * size) for block in owners)
+def _kmem(regions: Iterable[DaxRegion], size: int) -> Ranges:
+    # the memory blocks that kmem brought
+    return Ranges.of(
+        block
+        for region in regions
+        for device in region.devices
+        if device.driver is Driver.KMEM
+        for block in Ranges.of(device.mappings).aligned_in(size)
+    )
+
+
+def _by_hand(layout: MemoryLayout, owners: Iterable[int], kmem: Ranges) -> str:
+    if layout.auto_online != "offline":
+        return ""
+    offline = parse_list(layout.offline)
+    return format_list(block for block in owners if block * layout.block_size in kmem and block not in offline)
+
+
+def _ram(snapshot: Snapshot, size: int, owners: dict[int, tuple[int, ...]], ids: list[int], kmem: Ranges) -> Ranges:
+    found = iomem(snapshot, "System RAM")
+    blocks = [Range(block * size, (block + 1) * size) for block in owners]
+    if found or blocks:
+        # a block of which iomem says nothing is whole: iomem is not for everybody, and other drivers name theirs
+        return (found | Ranges.of(block for block in blocks if not any(found.within(block)))) - kmem
     at = 0
     parts = []
     for nid in ids:
@@ -177,15 +194,22 @@ def _tiers(snapshot: Snapshot) -> dict[int, int]:
     return found
 
 
-def _node(snapshot: Snapshot, nid: int, memory: tuple[Memory, ...], tier: int) -> Node:
+def _kind(snapshot: Snapshot, memory: tuple[Memory, ...], region: DaxRegion | None) -> MemoryKind:
+    if not memory:
+        return region.kind if region else MemoryKind.DRAM
+    windows = iomem(snapshot, "CXL Window [0-9]+")
+    return MemoryKind.CXL if all(windows.covers(part.range) for part in memory) else MemoryKind.DRAM
+
+
+def _node(snapshot: Snapshot, nid: int, memory: tuple[Memory, ...], kind: MemoryKind, tiers: Mapping[int, int]) -> Node:
     return Node(
         nid,
         memory,
-        MemoryKind.DRAM,
+        kind,
         _access(snapshot, nid, 0),
         _access(snapshot, nid, 1),
         _side_caches(snapshot, nid),
-        tier,
+        tiers.get(nid, Node(nid).memory_tier),
     )
 
 

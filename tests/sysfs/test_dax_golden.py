@@ -1,12 +1,11 @@
 """dax devices, their regions and the buses, held against what real kernels showed."""
 
 import errno
-import importlib.util
 import stat
-from pathlib import Path
 
 import pytest
 from attrs import evolve
+from captures import GOLDEN, load_judge, needs_captures
 from machines import tree
 
 from tdxfs.errors import Refusal
@@ -28,7 +27,6 @@ from tdxfs.ranges import Range
 from tdxfs.sysfs.attribute import Directory, Link
 from tdxfs.tree import content, stat_of
 
-GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden"
 PARTS = ("/sys/bus/", "/dax_region", "/dax0.", "/dax1.")
 
 PLAIN = Topology(
@@ -95,13 +93,6 @@ STAGES = {
 }
 
 
-def load_judge():
-    spec = importlib.util.spec_from_file_location("judge", GOLDEN / "judge.py")
-    judge = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(judge)
-    return judge
-
-
 def shown(entry):
     """What a reader gets, in the captures' form."""
     try:
@@ -110,7 +101,7 @@ def shown(entry):
         return ("err", errno.errorcode[refusal.errno])
 
 
-@pytest.mark.skipif(not GOLDEN.exists(), reason="needs the golden captures beside the repository")
+@needs_captures
 @pytest.mark.parametrize("stage", STAGES)
 def test_as_the_kernel_showed_it(stage):
     """Names and their order, types, modes, sizes, link counts, link texts and contents are the same."""

@@ -112,7 +112,7 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         super().__init__(_Selected(), mountpoint, encoding="utf-8", **options)
 
     @staticmethod
-    def _wrapper(func: Callable[..., int], *args: Any, **_: Any) -> int:
+    def _wrapper(func: Callable[..., int], *args: Any) -> int:
         try:
             return func(*args)
         except OSError as error:
@@ -130,9 +130,9 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         if self.generation != self.tree.generation:
             self.generation = self.tree.generation
             self._forget()
-        known = self.paths.get(path)
-        if known is not None:
-            return known
+        return self.paths.get(path) or self._look_up(path)
+
+    def _look_up(self, path: bytes) -> tuple[bytes, Entry] | None:
         text = path.decode("utf-8", "surrogateescape")
         entry = self._entry(text)
         if entry is None:
@@ -192,8 +192,10 @@ class Server(fuse.FUSE):  # type: ignore[misc]
     # --- what is asked all the time ---------------------------------------------------
 
     def getattr(self, path: bytes, buf: Any) -> int:
-        known = self.paths.get(path) if self.generation == self.tree.generation else None
-        known = known or self._find(path)
+        if self.generation == self.tree.generation:
+            known = self.paths.get(path) or self._look_up(path)
+        else:
+            known = self._find(path)
         if known is None:
             return -errno.ENOENT
         ctypes.memmove(buf, known[0], _STAT_SIZE)

@@ -7,7 +7,7 @@ building a tree; a directory lists from the model's own sets. It knows nothing o
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import lru_cache
 from threading import Lock
 from typing import Any
@@ -71,7 +71,10 @@ def stat_of(entry: Entry) -> Stat:
 
 @frozen
 class Entries:
-    """A directory as getdents sees it: sorted by hash; `offsets` are the entries' own hashes."""
+    """
+    A directory as getdents sees it: sorted by hash; `offsets` are the entries' own hashes, one more where
+    two are equal.
+    """
 
     offsets: tuple[int, ...]
     names: tuple[str, ...]
@@ -101,6 +104,14 @@ def _has_lost(before: Machine, after: Machine) -> bool:
         or before.topology is not after.topology
         or not before.cpus_online <= after.cpus_online
     )
+
+
+def _increasing(offsets: Iterable[int]) -> Iterator[int]:
+    # kernfs remembers where a descriptor is among names of one hash; FUSE has only the number
+    last = 0
+    for offset in offsets:
+        last = max(offset, last + 1)
+        yield last
 
 
 class Tree:
@@ -237,7 +248,7 @@ class Tree:
         if not rows:
             return Entries((), (), ())
         offsets, names, types = zip(*rows, strict=True)
-        return Entries(offsets, names, types)
+        return Entries(tuple(_increasing(offsets)), names, types)
 
     def nlink(self, entry: Entry) -> int:
         return entry.nlink(self.tiers) if isinstance(entry, Directory) else entry.nlink

@@ -21,7 +21,10 @@ def test_clean(command):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("script", ["scripts/demo", "scripts/test", "scripts/lib/setup.sh", ".ci/run"])
+@pytest.mark.parametrize(
+    "script",
+    ["scripts/demo", "scripts/test", "scripts/bench/read", "scripts/bench/scale", "scripts/lib/setup.sh", ".ci/run"],
+)
 def test_scripts_parse(script):
     """The shell scripts are valid POSIX shell."""
     done = subprocess.run(["sh", "-n", str(ROOT / script)], capture_output=True, text=True, check=False)

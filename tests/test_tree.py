@@ -9,7 +9,8 @@ from machines import MIXED, tree
 from tdxfs.errors import NoEntry, Refusal
 from tdxfs.model import GIB, KERNELS, Bar, DaxDevice, DaxRegion, Driver, PciDevice, Provider
 from tdxfs.ranges import Range
-from tdxfs.sysfs.attribute import Directory, File, Link, Tier
+from tdxfs.sysfs.attribute import Directory, File, Link, Tier, ro
+from tdxfs.sysfs.codec import DECIMAL
 from tdxfs.tree import LAST_OFFSET, Tree, inode_number, name_hash, stat_of
 
 EVERYTHING = evolve(
@@ -89,6 +90,32 @@ class TestOrder:
         assert [row[2] for row in rows[:-1]] == [name_hash(row[0]) for row in rows[1:]]
         assert rows[-1][2] == LAST_OFFSET
         assert list(listing.following(rows[2][2])) == rows[3:]
+
+    def test_equal_hashes(self):
+        """Names of one hash are in order of their names, and a listing continues behind each of them."""
+
+        class Twins(Directory):
+            """Two files."""
+
+            WHAT = "/"
+
+            @ro(DECIMAL)
+            def ba(self):
+                """The second."""
+                return 2
+
+            @ro(DECIMAL)
+            def al(self):
+                """The first."""
+                return 1
+
+        listing = Tree(Twins, tree().machine).list("/")
+        first, second = listing.following(0)
+
+        assert name_hash("al") == name_hash("ba") == listing.first
+        assert ["al", "ba"] == [first[0], second[0]]
+        assert [second] == list(listing.following(first[2]))
+        assert [] == list(listing.following(second[2]))
 
 
 class TestLookup:

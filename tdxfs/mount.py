@@ -76,10 +76,11 @@ def _rows(here: str, listing: Entries, offset: int) -> Iterator[_Row]:
 class _Open:
     """One open file description and the text it reads."""
 
-    __slots__ = ("at", "data", "file", "generation", "nonblocking")
+    __slots__ = ("at", "data", "file", "generation", "nonblocking", "plain")
 
     def __init__(self, file: File, generation: int, nonblocking: bool) -> None:
         self.file = file
+        self.plain = file.reader is Reader.TEXT and not file.sampled
         self.generation = generation
         self.nonblocking = nonblocking
         self.data: bytes | None = None
@@ -226,28 +227,30 @@ class Server(fuse.FUSE):  # type: ignore[misc]
 
     def read(self, path: bytes, buf: Any, size: int, offset: int, fip: Any) -> int:
         handle = self.handles[fip.contents.fh]
-        if handle.file.sampled and (offset == 0 or handle.data is None):
+        data = handle.data
+        if not handle.plain and handle.file.sampled and (offset == 0 or data is None):
             self.tree.sample()
         if handle.generation != self.tree.generation and not self._renew(handle, path):
             return -errno.ENODEV
-        data = handle.data
-        reader = handle.file.reader
-        if reader is Reader.RECORDS:
+        if not handle.plain and handle.file.reader is Reader.RECORDS:
             return self._read_record(handle, buf, size)
         if offset == 0 or data is None:
             data = handle.data = self._text(handle.file)
-        if reader is Reader.CPUMASK:
+        length = len(data)
+        if not handle.plain and handle.file.reader is Reader.CPUMASK:
             # cpumap_print_to_pagebuf(): every read ends one byte early, and past the end is EPERM
             if offset >= handle.file.size:
                 return 0
-            if offset > len(data):
+            if offset > length:
                 return -errno.EPERM
-            size = min(size, len(data) + 1 - offset) - 1
-        if offset >= len(data) or size <= 0:
+            size = min(size, length + 1 - offset) - 1
+        if offset >= length or size <= 0:
             return 0
-        part = data[offset : offset + size] if offset or size < len(data) else data
-        ctypes.memmove(buf, part, len(part))
-        return len(part)
+        if offset or size < length:
+            data = data[offset : offset + size]
+            length = len(data)
+        ctypes.memmove(buf, data, length)
+        return length
 
     def _text(self, file: File) -> bytes:
         # a machine never changes: what one of its files shows is shown once, unless it is made of the host's

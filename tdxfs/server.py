@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -28,7 +28,7 @@ LIBFUSE = os.environ.setdefault("FUSE_LIBRARY_PATH", "libfuse.so.2")
 """What fusepy loads: set here, find_library() would start a compiler to look."""
 FSTYPE = "fuse.tdxfs"
 MNT_DETACH = 2
-PATIENCE = 30.0
+GRACE, PATIENCE = 5.0, 30.0
 """Seconds to wait for a server to come or to go."""
 
 
@@ -223,15 +223,16 @@ def launch(
 
 def stop(server: subprocess.Popen[bytes], mountpoint: Path) -> None:
     """End a launched server: unmount, by force if need be, and reap it."""
-    try:
+    with suppress(UserError):  # busy: the signal takes it out of the tree all the same
         unmount(mountpoint)
-    except UserError:  # busy: the signal takes it out of the tree all the same
-        server.send_signal(signal.SIGTERM)
-    try:
-        server.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()
+    # a copy of the mount in another mount namespace keeps the server: then a signal ends it
+    for patience, number in ((GRACE, signal.SIGTERM), (PATIENCE, signal.SIGKILL)):
+        try:
+            server.wait(patience)
+            break
+        except subprocess.TimeoutExpired:
+            server.send_signal(number)
+    server.wait()
     if is_mounted(mountpoint):
         detach(mountpoint)
 

@@ -188,8 +188,9 @@ def mounted(
             stop(server, where)
         errors.seek(0)
         said = errors.read().decode("utf-8", "replace").strip()
-        if early is not None or server.returncode or said:
-            died = "" if early is None and not server.returncode else f" died with status {server.returncode}"
+        ended = server.returncode in (0, -signal.SIGTERM)  # the signal of `stop` can find it on its way out
+        if early is not None or not ended or said:
+            died = "" if early is None and ended else f" died with status {server.returncode}"
             raise RuntimeError(f"the server of {where}{died}: {said or 'it wrote nothing'}")
 
 

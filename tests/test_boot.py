@@ -347,7 +347,7 @@ class TestBlocks:
 
     @pytest.mark.parametrize("kernel", KERNELS)
     def test_state_and_zone(self, kernel):
-        """The layout's lists say which blocks are offline and which movable; zones follow addresses."""
+        """The layout's lists say which blocks are offline and which movable; zones of those online follow addresses."""
         layout = MemoryLayout(BLOCK, offline="33", movable="34")
         machine = boot(evolve(CLEAN, kernel=kernel, memory=layout))
         expected = {

@@ -111,7 +111,7 @@ def assert_typable(machine, command):
         assert match[2] in RUNTIME
         assert match[1] in {str(value) for value in type(getattr(machine.policies, match[2]))}
     elif command.startswith("tdxfs reboot "):
-        help_text = CliRunner().invoke(main, ["mount", "--help"]).output
+        help_text = CliRunner().invoke(main, ["reboot", "--help"]).output
         assert "--policy" in help_text
         assert re.fullmatch(r"tdxfs reboot( --policy [a-z]+=[a-z-]+)+ MOUNTPOINT", command)
     else:

@@ -36,8 +36,8 @@ from tdxfs.model import (
     Topology,
     Why,
     Zone,
-    changed,
     kernel_at_least,
+    with_device,
 )
 from tdxfs.policy import Boot, Cover, Firmware, Policies
 from tdxfs.ranges import Range, Ranges, RunMap, align_up
@@ -396,5 +396,5 @@ def _hot_add(machine: Machine) -> Machine:
         except Refusal as refusal:
             machine = refusal.machine or machine
             unbound = evolve(device, driver=None)
-            machine = changed(machine, dax=machine.dax.set((device.region, device.id), unbound))
+            machine = with_device(machine, unbound)
     return machine

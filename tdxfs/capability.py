@@ -12,7 +12,7 @@ from functools import lru_cache
 from attrs import frozen
 
 from tdxfs.model import PAGE_SIZE, Machine, Why
-from tdxfs.nodes import has_memory, pfn_to_nid
+from tdxfs.nodes import block_runs, has_memory, pfn_to_nid
 from tdxfs.ranges import Range, Ranges
 
 CAPABLE, MIXED, INCAPABLE = "capable", "mixed", "incapable"
@@ -99,13 +99,10 @@ def online_memory(machine: Machine, nid: int) -> Ranges:
     """System RAM of a node that is online."""
     ram = machine.node_ram.get(nid, Ranges())
     size = machine.topology.memory.block_size
-    blocks = machine.node_blocks.get(nid)
-    if blocks is None:
-        return Ranges()
-    if all(block.online for _, _, block in blocks.runs()):
+    runs = list(block_runs(machine, nid))
+    if all(block.online for _, _, block in runs):
         return ram
-    online = Ranges.of(Range(start * size, end * size) for start, end, block in blocks.runs() if block.online)
-    return ram & online
+    return ram & Ranges.of(Range(start * size, end * size) for start, end, block in runs if block.online)
 
 
 def judge_block(machine: Machine, block_id: int) -> Verdict:

@@ -743,3 +743,19 @@ def changed(machine: Machine, **fields: Any) -> Machine:
         if name in DERIVED and not fields.keys() & DERIVED[name]:
             vars(other)[name] = value
     return other
+
+
+def with_device(machine: Machine, device: DaxState) -> Machine:
+    """A machine with a dax device as it is now; of a known device, only what speaks of this one is derived again."""
+    key = (device.region, device.id)
+    other = changed(machine, dax=machine.dax.set(key, device))
+    before = machine.dax.get(key)
+    if before is not None:
+        if "region_devices" in vars(machine):
+            vars(other)["region_devices"] = machine.region_devices
+        if "bound_dax" in vars(machine):
+            bound = dict(machine.bound_dax)
+            bound[before.driver] -= {key}
+            bound[device.driver] |= {key}
+            vars(other)["bound_dax"] = bound
+    return other

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 from tdxfs.idlist import parse_list
-from tdxfs.model import PAGE_SIZE, Machine, Zone
+from tdxfs.model import PAGE_SIZE, Block, Machine, Zone
+from tdxfs.ranges import Ranges
 
 LOCAL_DISTANCE, REMOTE_DISTANCE = 10, 20
 
@@ -53,6 +55,17 @@ def has_normal_memory(machine: Machine) -> frozenset[int]:
 def has_cpu(machine: Machine) -> frozenset[int]:
     """N_CPU: nodes with an online CPU."""
     return frozenset(cpu.node for cpu in machine.topology.cpus if cpu.id in machine.cpus_online)
+
+
+def block_runs(machine: Machine, nid: int) -> Iterator[tuple[int, int, Block]]:
+    """The runs of memory blocks that hold memory of a node, in order: costs what that node has, not the machine."""
+    size = machine.topology.memory.block_size
+    at = 0
+    for part in machine.node_ram.get(nid, Ranges()):
+        for start, end, block in machine.blocks.within(part.start // size, -(-part.end // size)):
+            if end > at:
+                yield max(start, at), end, block
+                at = end
 
 
 def distance(machine: Machine, a: int, b: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from tdxfs.model import GIB, MIB, Block, Machine, Zone
+from tdxfs.nodes import block_runs
 from tdxfs.ranges import Range, Ranges
 
 DMA_END, DMA32_END = 16 * MIB, 4 * GIB
@@ -29,8 +30,7 @@ def zone_ranges(machine: Machine, nid: int) -> dict[Zone, Ranges]:
     size = machine.topology.memory.block_size
     ram = machine.node_ram.get(nid, Ranges())
     found: dict[Zone, list[Range]] = {zone: [] for zone in Zone}
-    blocks = machine.node_blocks.get(nid)
-    for start, end, block in blocks.runs() if blocks else ():
+    for start, end, block in block_runs(machine, nid):
         if not block.online:
             continue
         mine = Ranges(tuple(ram.within(Range(start * size, end * size))))

@@ -19,6 +19,7 @@ from tdxfs.model import (
     RegionState,
     changed,
     kernel_at_least,
+    with_device,
 )
 from tdxfs.ranges import Range
 from tdxfs.transitions import kmem
@@ -64,7 +65,7 @@ def unbind(machine: Machine, driver: Driver, name: str) -> Machine:
     device = machine.dax[key]
     if driver is Driver.KMEM:
         return kmem.remove(machine, device)
-    return changed(machine, dax=machine.dax.set(key, evolve(device, driver=None)))
+    return with_device(machine, evolve(device, driver=None))
 
 
 def new_id(machine: Machine, driver: Driver, name: str) -> Machine:
@@ -112,7 +113,7 @@ def probe(machine: Machine, key: Key, driver: Driver) -> Machine:
     if driver is Driver.KMEM:
         machine = kmem.probe(machine, device)
     else:
-        machine = changed(machine, dax=machine.dax.set(key, evolve(device, driver=driver)))
+        machine = with_device(machine, evolve(device, driver=driver))
     state = machine.dax_regions.get(key[0])
     if state is not None and state.seed == key[1]:
         machine = _with_region(machine, key[0], evolve(state, seed=None))
@@ -145,7 +146,7 @@ def create(machine: Machine, region_id: int, value: int) -> Machine:
     device = DaxState(region_id, instance, (), None, region.align, False, minor)
     state = machine.dax_regions.get(region_id, RegionState())
     seed = instance if state.seed is None else state.seed
-    machine = changed(machine, dax=machine.dax.set((region_id, instance), device))
+    machine = with_device(machine, device)
     return _with_region(machine, region_id, RegionState(seed, instance))
 
 
@@ -189,7 +190,7 @@ def resize(machine: Machine, key: Key, size: int) -> Machine:
     mappings = _shrunk(device.mappings, device.size - size)
     while (missing := size - sum(mapping.size for mapping in mappings)) > 0:
         mappings = _grown(machine, region, key, mappings, missing)
-    return changed(machine, dax=machine.dax.set(key, evolve(device, mappings=mappings)))
+    return with_device(machine, evolve(device, mappings=mappings))
 
 
 def add_mapping(machine: Machine, key: Key, start: int, end: int) -> Machine:
@@ -211,7 +212,7 @@ def add_mapping(machine: Machine, key: Key, start: int, end: int) -> Machine:
     wanted = Range(start, start + length)
     if not region.range.covers(wanted) or any(wanted.overlaps(taken) for taken, _ in _taken(machine, region.id)):
         raise NoMemory(f"{wanted} is not free in region {region.id}")
-    return changed(machine, dax=machine.dax.set(key, evolve(device, mappings=(*device.mappings, wanted))))
+    return with_device(machine, evolve(device, mappings=(*device.mappings, wanted)))
 
 
 def set_align(machine: Machine, key: Key, align: int) -> Machine:
@@ -226,7 +227,7 @@ def set_align(machine: Machine, key: Key, align: int) -> Machine:
         raise Busy(f"{device.name} is bound")
     if any(mapping.size % max(align, COMPAT_ALIGN) for mapping in device.mappings):
         raise InvalidValue(f"ranges of {device.name} are no multiples of {align}")
-    return changed(machine, dax=machine.dax.set(key, evolve(device, align=align)))
+    return with_device(machine, evolve(device, align=align))
 
 
 def set_memmap_on_memory(machine: Machine, key: Key, on: bool) -> Machine:
@@ -239,7 +240,7 @@ def set_memmap_on_memory(machine: Machine, key: Key, on: bool) -> Machine:
         raise NotSupported("memory_hotplug.memmap_on_memory is not set")
     if device.memmap_on_memory and device.driver is Driver.KMEM:
         raise Busy(f"{device.name} is bound to kmem")
-    return changed(machine, dax=machine.dax.set(key, evolve(device, memmap_on_memory=False)))
+    return with_device(machine, evolve(device, memmap_on_memory=False))
 
 
 def _shrunk(mappings: tuple[Range, ...], less: int) -> tuple[Range, ...]:

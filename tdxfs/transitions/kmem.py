@@ -12,7 +12,7 @@ from attrs import evolve
 
 from tdxfs.errors import Busy, Exists, InvalidValue, Refusal
 from tdxfs.kmsg import ERR, INFO, WARN, said
-from tdxfs.model import DaxState, Driver, Machine, changed, kernel_at_least
+from tdxfs.model import DaxState, Driver, Machine, kernel_at_least, with_device
 from tdxfs.ranges import Range, align_down, align_up
 from tdxfs.transitions.memory import ONLINE_TYPES, add_memory, offline_and_remove, remove_memory
 
@@ -34,7 +34,7 @@ def probe(machine: Machine, device: DaxState, how: Callable[[int], str] | None =
         raise InvalidValue(f"{device.name} has no whole memory block").leaving(machine)
     machine = _plug(machine, device, how)
     device = evolve(device, driver=Driver.KMEM, plugged=machine.auto_online)
-    return changed(machine, dax=machine.dax.set((device.region, device.id), device))
+    return with_device(machine, device)
 
 
 def remove(machine: Machine, device: DaxState) -> Machine:
@@ -59,7 +59,7 @@ def remove(machine: Machine, device: DaxState) -> Machine:
     if stuck and late:
         machine = _say(machine, ERR, device, "Hotplug regions stuck online until reboot")
     device = evolve(device, driver=None, plugged="")
-    return changed(machine, dax=machine.dax.set((device.region, device.id), device))
+    return with_device(machine, device)
 
 
 def set_state(machine: Machine, key: tuple[int, int], word: str) -> Machine:
@@ -84,7 +84,7 @@ def set_state(machine: Machine, key: tuple[int, int], word: str) -> Machine:
         raise Busy(f"{device.name} is not unplugged")
     else:
         machine = _plug(machine, device, lambda _: word)
-    return changed(machine, dax=machine.dax.set(key, evolve(device, plugged=word)))
+    return with_device(machine, evolve(device, plugged=word))
 
 
 def _plug(machine: Machine, device: DaxState, how: Callable[[int], str] | None) -> Machine:

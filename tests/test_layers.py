@@ -17,7 +17,7 @@ LAYERS = (
     ("root", "tree", "values", "abi", "processes"),
     ("formats", "machines", "mount", "server"),
     ("sandbox",),
-    ("cli", "__main__", "__init__"),
+    ("cli", "pytest_plugin", "__main__", "__init__"),
 )
 """Top to bottom; a package stands for its modules unless one is listed by itself."""
 

@@ -28,6 +28,7 @@ missing_packages() {
         python3-venv) find_python || echo "$package" ;;
         libfuse2) has_library 'libfuse\.so\.2' || echo "$package" ;;
         libfuse-dev) pkg-config --exists fuse 2>/dev/null || echo "$package" ;;
+        libseccomp2) has_library 'libseccomp\.so\.2' || echo "$package" ;;
         libc6-dev) [ -e /usr/include/stdio.h ] || echo "$package" ;;
         fuse3) command -v fusermount >/dev/null || command -v fusermount3 >/dev/null || echo "$package" ;;
         hwloc-nox) command -v lstopo-no-graphics >/dev/null || echo "$package" ;;

@@ -17,6 +17,7 @@ COMMANDS = {
     "mount": "mounting:mount",
     "umount": "mounting:umount",
     "run": "run:run",
+    "shell": "run:shell",
     "show": "machine:show",
     "conflicts": "machine:conflicts",
     "explain": "machine:explain",

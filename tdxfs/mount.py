@@ -73,6 +73,14 @@ def _rows(here: str, listing: Entries, offset: int) -> Iterator[_Row]:
         yield name.encode("utf-8", "surrogateescape"), kind, inode_number(below + name), after
 
 
+def _owner() -> tuple[int, int]:
+    # root, but in a user namespace that has no root nobody may write to root's files: there the user owns them
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        if any(line.split()[0] == "0" for line in file):
+            return 0, 0
+    return os.geteuid(), os.getegid()
+
+
 class _Open:
     """One open file description and the text it reads."""
 
@@ -101,6 +109,7 @@ class Server(fuse.FUSE):  # type: ignore[misc]
     def __init__(self, tree: Tree, mountpoint: str, ready: Callable[[], None], **options: Any) -> None:
         self.tree = tree
         self.ready = ready
+        self.owner = _owner()
         self.paths: dict[bytes, tuple[bytes, Entry]] = {}
         self.directories: dict[str, Directory[Any]] = {}
         self.listings: dict[str, Entries] = {}
@@ -172,12 +181,12 @@ class Server(fuse.FUSE):  # type: ignore[misc]
             mode, size, rdev, nlink = entry.MODE, 0, 0, entry.nlink(self.tree.tiers)
         else:
             mode, size, rdev, nlink = entry.mode, entry.size, entry.rdev, 1
-        uid = gid = 0
+        uid, gid = self.owner
         now = divmod(time.time_ns(), 1_000_000_000)
         times = (*now, *now, *now)
         if path in self.kept:
             kept = self.kept[path]
-            mode, uid, gid = kept.get("mode", mode), kept.get("uid", 0), kept.get("gid", 0)
+            mode, uid, gid = kept.get("mode", mode), kept.get("uid", uid), kept.get("gid", gid)
             times = kept.get("times", times)
         buffer = bytearray(_shape(mode, nlink, size, rdev, uid, gid))
         _INO[0].pack_into(buffer, _INO[1], inode_number(text))

@@ -6,7 +6,7 @@ from functools import partial
 
 from tdxfs.model import Machine
 from tdxfs.procfs.task import held
-from tdxfs.tasks import account, exited, processes, tell
+from tdxfs.tasks import Processes, account, exited, tell
 
 
 def read(path: str) -> str:
@@ -22,7 +22,7 @@ def look(machine: Machine) -> Machine:
     is gone is no task any more.
     """
     found: dict[int, dict[int, int]] = {}
-    for pid in processes(machine):
+    for pid in Processes(machine):
         try:
             _, resident, shared, *_ = map(int, read(f"/proc/{pid}/statm").split())
             found[pid] = held(machine, machine.tasks[pid], resident - shared, partial(_file, pid))

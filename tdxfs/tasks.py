@@ -7,7 +7,7 @@ those of threads, the first thread's being its process's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from attrs import evolve
 from immutables import Map
@@ -153,9 +153,20 @@ def thread(tasks: Tasks, tid: int, pid: int) -> Task:
     return leader if tid == pid else Task(tid, leader.name, pid, leader.policy, cpus=leader.cpus)
 
 
-def processes(machine: Machine) -> frozenset[int]:
-    """The pids of the tasks that are processes."""
-    return frozenset(pid for pid, task in machine.tasks.items() if not task.leader)
+class Processes(Collection[int]):
+    """The pids of a machine's processes: those it knows are listed, and every other number may be one, too."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.known = [pid for pid, task in machine.tasks.items() if not task.leader]
+
+    def __contains__(self, pid: object) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.known)
+
+    def __len__(self) -> int:
+        return len(self.known)
 
 
 def tell(machine: Machine, line: str) -> Machine:

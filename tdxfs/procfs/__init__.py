@@ -13,7 +13,7 @@ from tdxfs.procfs.task import PidDir
 from tdxfs.procfs.zoneinfo import zoneinfo
 from tdxfs.sysfs.attribute import Directory, directories, ro
 from tdxfs.sysfs.codec import LINE, TEXT
-from tdxfs.tasks import processes
+from tdxfs.tasks import Processes
 
 
 class ProcRoot(Directory[Any]):
@@ -54,8 +54,8 @@ class ProcRoot(Directory[Any]):
 
     @directories("<pid>", PidDir)
     def processes(self) -> Collection[int]:
-        """One per process that runs on the machine."""
-        return processes(self.machine)
+        """One per process that runs on the machine; others are found by their number."""
+        return Processes(self.machine)
 
 
 DIRECTORIES = (ProcRoot,)

@@ -133,7 +133,7 @@ class PidDir(Directory[int]):
 
     @property
     def task(self) -> Task:
-        return self.machine.tasks[self.key]
+        return self.machine.tasks.get(self.key, Task(self.key))
 
     @edited("/proc/{}/status")
     def status(self, real: str) -> str:

@@ -11,7 +11,7 @@ CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 MS_RDONLY, MS_BIND, MS_REC, MS_PRIVATE = 1, 1 << 12, 1 << 14, 1 << 18
 MNT_DETACH = 2
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 _OPEN_TREE = 428
 _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC, _AT_RECURSIVE, _AT_FDCWD = 1, os.O_CLOEXEC, 0x8000, -100
 
@@ -76,6 +76,7 @@ def enter_private_namespace() -> None:
 
 def _enter_user_namespace(uid: int, gid: int) -> None:
     unshare(CLONE_NEWUSER | CLONE_NEWNS)
+    _check(_libc.prctl(_PR_SET_DUMPABLE, 1), "prctl")  # it was lost; the supervisor looks into the command's memory
     for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
         with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
             file.write(text)

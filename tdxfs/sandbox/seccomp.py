@@ -60,9 +60,8 @@ def install(calls: Iterable[str]) -> int:
     try:
         calls_filter.load()
     except OSError as error:
-        if error.errno == errno.EBUSY:
-            raise UserError("run: this is inside another `tdxfs run`, or another seccomp supervisor") from error
-        raise UserError(f"run: the kernel refuses a seccomp supervisor: {error.strerror}") from error
+        why = "the kernel refuses a seccomp supervisor, as it does inside another one, such as another `tdxfs run`"
+        raise UserError(f"run: {why}") from error
     listener = pyseccomp._libseccomp.seccomp_notify_fd(calls_filter._filter)
     if listener < 0:
         raise UserError("run: the kernel has no seccomp user notification")

@@ -493,6 +493,8 @@ class Task:
     """CPUs that it may run on (sched_setaffinity); None: every CPU online."""
     resident: Mapping[int, int] = Factory(dict)
     """Node -> anonymous pages, when somebody last looked."""
+    interleaved: Mapping[int, int] = Factory(dict)
+    """Node -> those of them that an interleaving policy put there."""
 
 
 @frozen

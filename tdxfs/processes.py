@@ -6,7 +6,7 @@ from functools import partial
 
 from tdxfs.model import Machine
 from tdxfs.procfs.task import held
-from tdxfs.tasks import Processes, account, exited, tell
+from tdxfs.tasks import Held, Processes, account, exited, tell
 
 
 def read(path: str) -> str:
@@ -21,7 +21,7 @@ def look(machine: Machine) -> Machine:
     long ones, for which the kernel walks its page tables, if mappings have policies of their own. A process that
     is gone is no task any more.
     """
-    found: dict[int, dict[int, int]] = {}
+    found: dict[int, Held] = {}
     for pid in Processes(machine):
         try:
             _, resident, shared, *_ = map(int, read(f"/proc/{pid}/statm").split())
@@ -29,7 +29,7 @@ def look(machine: Machine) -> Machine:
         except (FileNotFoundError, ProcessLookupError):
             machine = tell(machine, exited(pid))
         except PermissionError:  # somebody else's
-            found[pid] = {}
+            found[pid] = Held()
     return account(machine, found)
 
 

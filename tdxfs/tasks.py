@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from attrs import evolve
+from attrs import Factory, evolve, frozen
 from immutables import Map
 
 from tdxfs.errors import InvalidValue
 from tdxfs.idlist import format_list, parse_list
-from tdxfs.mempolicy import INTERLEAVING, format_policy, local_node, parse_policy
+from tdxfs.mempolicy import format_policy, local_node, parse_policy
 from tdxfs.model import Machine, MemPolicy, Mode, Task
 from tdxfs.ranges import Range, RunMap
 
@@ -89,7 +89,8 @@ def _fork(tasks: Tasks, words: list[str]) -> Tasks:
     pid, parent, name = int(words[0]), int(words[1]), " ".join(words[2:])
     task = tasks.get(parent, Task(parent))
     leader = tasks.get(task.leader, task)
-    child = evolve(task, pid=pid, name=name, leader=0, mappings=leader.mappings, moved=leader.moved, resident={})
+    child = evolve(task, pid=pid, name=name, leader=0, mappings=leader.mappings, moved=leader.moved)
+    child = evolve(child, resident={}, interleaved={})
     return tasks.set(pid, child)
 
 
@@ -177,24 +178,37 @@ def tell(machine: Machine, line: str) -> Machine:
 # --- the memory that they hold --------------------------------------------------------
 
 
-def account(machine: Machine, held: Mapping[int, Mapping[int, int]]) -> Machine:
+@frozen
+class Held:
+    """The anonymous memory of a process: node -> pages."""
+
+    pages: Mapping[int, int] = Factory(dict)
+    interleaved: Mapping[int, int] = Factory(dict)
+    """Those of them that an interleaving policy put there."""
+
+
+def account(machine: Machine, held: Mapping[int, Held]) -> Machine:
     """
-    The machine after a look at how many pages each task holds on each node. What is more than at the last look
-    was allocated in between: numastat counts it (``zone_statistics``).
+    The machine after a look at what each process holds. What is more than at the last look was allocated in
+    between: numastat counts it (``zone_statistics``).
     """
     tasks, allocated = machine.tasks, machine.allocated
     for pid, now in held.items():
         task = tasks.get(pid)
-        if task is None or task.resident == now:
+        if task is None or (task.resident, task.interleaved) == (now.pages, now.interleaved):
             continue
         local = local_node(machine, task)
-        interleaved = ("interleave_hit",) if task.policy.mode in INTERLEAVING else ()
-        for nid, pages in now.items():
-            more = pages - task.resident.get(nid, 0)
-            if more > 0:
-                for name in ("numa_hit", "local_node" if nid == local else "other_node", *interleaved):
-                    allocated = allocated.set((nid, name), allocated.get((nid, name), 0) + more)
-        tasks = tasks.set(pid, evolve(task, resident=now))
+        for nid, pages in now.pages.items():
+            allocated = _add(allocated, (nid, "numa_hit"), pages - task.resident.get(nid, 0))
+            where = "local_node" if nid == local else "other_node"
+            allocated = _add(allocated, (nid, where), pages - task.resident.get(nid, 0))
+        for nid, pages in now.interleaved.items():
+            allocated = _add(allocated, (nid, "interleave_hit"), pages - task.interleaved.get(nid, 0))
+        tasks = tasks.set(pid, evolve(task, resident=now.pages, interleaved=now.interleaved))
     if tasks is machine.tasks:
         return machine
     return evolve(machine, tasks=tasks, allocated=allocated)
+
+
+def _add(allocated: Map[tuple[int, str], int], key: tuple[int, str], pages: int) -> Map[tuple[int, str], int]:
+    return allocated.set(key, allocated.get(key, 0) + pages) if pages > 0 else allocated

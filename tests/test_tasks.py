@@ -10,9 +10,10 @@ from machines import MIXED, booted, tree
 from tdxfs import counters, nodes, tasks
 from tdxfs.errors import InvalidValue, Refusal
 from tdxfs.model import MemPolicy, Mode, Task
-from tdxfs.procfs.task import held, numa_maps, status
+from tdxfs.procfs.task import held, numa_maps, stat, status
 from tdxfs.ranges import Range, RunMap
 from tdxfs.root import Root
+from tdxfs.tasks import Held
 from tdxfs.tree import Tree
 
 CONTROL = "/sys/kernel/debug/tdxfs/tasks/control"
@@ -121,6 +122,14 @@ class TestMemory:
         assert shown[3].startswith("Mems_allowed:\t00000000,") and shown[3].endswith(",00000007")
         assert shown[4] == "Mems_allowed_list:\t0-2"
 
+    def test_stat(self):
+        """The CPU is one that the task may run on; a name with brackets and blanks confuses nobody."""
+        real = "7 (a) b) S " + " ".join(map(str, range(4, 53))) + "\n"
+        shown = stat(booted(MIXED), Task(7, cpus=frozenset({2, 3})), real.replace(" 39 ", " 1 "))
+
+        assert real.replace(" 39 ", " 2 ") == shown
+        assert shown == stat(booted(MIXED), Task(7), shown)
+
     def test_numa_maps(self):
         """Policies and nodes are the machine's; a mapping with two policies is two lines, the first filled first."""
         policy = MemPolicy(Mode.BIND, frozenset({2}))
@@ -137,15 +146,15 @@ class TestMemory:
     def test_held(self):
         """Anonymous pages count, where the policy puts them or where they were moved."""
         task = Task(1, policy=MemPolicy(Mode.INTERLEAVE, frozenset({1, 2})))
-        assert {1: 2, 2: 2} == held(booted(MIXED), task, 4, lambda name: "")
+        assert Held({1: 2, 2: 2}, {1: 2, 2: 2}) == held(booted(MIXED), task, 4, lambda name: "")
 
         moved = evolve(task, moved=RunMap.of([(0x10000, 0x14000, 0)]))
-        assert {0: 4} == held(booted(MIXED), moved, 4, {"numa_maps": REAL, "maps": MAPS}.__getitem__)
+        assert Held({0: 4}, {0: 4}) == held(booted(MIXED), moved, 4, {"numa_maps": REAL, "maps": MAPS}.__getitem__)
 
     def test_account(self):
         """What a task holds is missing from its nodes, is counted once as allocated, and comes back."""
         before = booted(MIXED)
-        machine = tasks.account(evolve(before, tasks=Map({1: Task(1)})), {1: {0: 8, 2: 4}})
+        machine = tasks.account(evolve(before, tasks=Map({1: Task(1)})), {1: Held({0: 8, 2: 4}, {2: 4})})
 
         assert counters.meminfo(before, 0)["MemFree"] - 32 == counters.meminfo(machine, 0)["MemFree"]
         assert {0: 8, 1: 0, 2: 4} == {
@@ -153,15 +162,17 @@ class TestMemory:
         }
         assert (8, 4) == (counters.numastat(machine, 0)["local_node"], counters.numastat(machine, 2)["other_node"])
 
-        less = tasks.account(machine, {1: {0: 2}})
+        assert (0, 4) == tuple(counters.numastat(machine, nid)["interleave_hit"] for nid in (0, 2))
+
+        less = tasks.account(machine, {1: Held({0: 2})})
         assert counters.meminfo(before, 2)["MemFree"] == counters.meminfo(less, 2)["MemFree"]
         assert counters.numastat(less, 0)["numa_hit"] == 8
 
     def test_nothing_new(self):
         """A look that finds nothing new leaves the same machine."""
-        machine = tasks.account(evolve(booted(MIXED), tasks=Map({1: Task(1)})), {1: {0: 8}})
+        machine = tasks.account(evolve(booted(MIXED), tasks=Map({1: Task(1)})), {1: Held({0: 8})})
 
-        assert machine is tasks.account(machine, {1: {0: 8}})
+        assert machine is tasks.account(machine, {1: Held({0: 8})})
 
     def test_the_dead_are_forgotten(self):
         """A task whose process is gone without a word is none any more after the next look."""

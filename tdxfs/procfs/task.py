@@ -8,15 +8,18 @@ from collections.abc import Callable, Iterator
 
 from tdxfs import counters, nodes
 from tdxfs.idlist import format_list
-from tdxfs.mempolicy import MAX_NUMNODES, format_policy, local_node, mems_allowed, place, policy_at
-from tdxfs.model import PAGE_SIZE, Machine, Task
+from tdxfs.mempolicy import INTERLEAVING, MAX_NUMNODES, format_policy, local_node, mems_allowed, place, policy_at
+from tdxfs.model import PAGE_SIZE, Machine, MemPolicy, Task
 from tdxfs.sysfs.attribute import Directory, edited
 from tdxfs.sysfs.codec import MASK, Mask
 from tdxfs.sysfs.cpu_topology import mask_width
+from tdxfs.tasks import Held
 
 _LINE = re.compile(
     r"(?P<start>[0-9a-f]+) (?:prefer \(many\)|weighted interleave|[a-z]+)(?:=\S*)?(?::\S*)?(?P<rest>(?: .*)?)"
 )
+_PROCESSOR = 37
+"""Which word of stat, counted from the name of the program, says on which CPU the process was last."""
 _PAGES = ("anon", "dirty", "mapped", "active")
 
 
@@ -37,6 +40,16 @@ def status(machine: Machine, task: Task, real: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def stat(machine: Machine, task: Task, real: str) -> str:
+    """``/proc/PID/stat`` with a CPU of the machine that the task may run on: the real one, or the first."""
+    cpus = machine.cpus_online if task.cpus is None else task.cpus
+    head, bracket, tail = real.rpartition(")")
+    words = tail.split(" ")
+    if cpus and int(words[_PROCESSOR]) not in cpus:
+        words[_PROCESSOR] = str(min(cpus))
+    return head + bracket + " ".join(words)
+
+
 def numa_maps(machine: Machine, task: Task, real: str, maps: str) -> str:
     """
     ``/proc/PID/numa_maps`` with the policies of the machine and its nodes. A mapping that has several policies here
@@ -53,21 +66,30 @@ def numa_maps(machine: Machine, task: Task, real: str, maps: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def held(machine: Machine, task: Task, anonymous: int, read: Callable[[str], str]) -> dict[int, int]:
+def held(machine: Machine, task: Task, anonymous: int, read: Callable[[str], str]) -> Held:
     """
-    Node -> the pages of anonymous memory that a process holds there, `anonymous` in all. Where mappings have their
-    own policies or pages were moved, `read` gives ``maps`` and ``numa_maps`` of the running system, mapping by mapping.
+    What a process holds of anonymous memory, `anonymous` pages in all. Where mappings have their own policies or
+    pages were moved, `read` gives ``maps`` and ``numa_maps`` of the running system, mapping by mapping.
     """
     free = free_pages(machine, task)
+    pages: dict[int, int] = {}
+    interleaved: dict[int, int] = {}
+
+    def add(policy: MemPolicy, found: dict[int, int]) -> None:
+        for nid, count in found.items():
+            pages[nid] = pages.get(nid, 0) + count
+            if policy.mode in INTERLEAVING:
+                interleaved[nid] = interleaved.get(nid, 0) + count
+
     if not task.mappings and not task.moved:
-        return place(machine, task, task.policy, local_node(machine, task), anonymous, lambda nid: free.get(nid, 0))
-    found: dict[int, int] = {}
-    for start, _, rest, pages in _mappings(machine, task, read("numa_maps"), read("maps")):
+        local = local_node(machine, task)
+        add(task.policy, place(machine, task, task.policy, local, anonymous, lambda nid: free.get(nid, 0)))
+        return Held(pages, interleaved)
+    for start, _, rest, count in _mappings(machine, task, read("numa_maps"), read("maps")):
         if any(word.startswith("anon=") for word in rest):
             size = next((int(word[18:]) for word in rest if word.startswith("kernelpagesize_kB=")), 4)
-            for nid, count in _nodes(machine, task, start, pages * (size * 1024 // PAGE_SIZE), free).items():
-                found[nid] = found.get(nid, 0) + count
-    return found
+            add(policy_at(task, start), _nodes(machine, task, start, count * (size * 1024 // PAGE_SIZE), free))
+    return Held(pages, interleaved)
 
 
 def free_pages(machine: Machine, task: Task) -> dict[int, int]:
@@ -139,6 +161,11 @@ class PidDir(Directory[int]):
     def status(self, real: str) -> str:
         """The running system's, with the CPUs and nodes that the process may use."""
         return status(self.machine, self.task, real)
+
+    @edited("/proc/{}/stat")
+    def stat(self, real: str) -> str:
+        """The running system's, with a CPU of the machine."""
+        return stat(self.machine, self.task, real)
 
     @edited("/proc/{}/numa_maps", "/proc/{}/maps")
     def numa_maps(self, real: str, maps: str) -> str:

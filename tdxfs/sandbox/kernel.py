@@ -67,6 +67,10 @@ class Kernel:
                 return int(name[4:])
         return 0
 
+    def look(self) -> None:
+        """Let the machine look at the memory that its tasks hold."""
+        self.read(f"{NODES}/node{min(self.memory)}/numastat")
+
     def tell(self, line: str) -> None:
         """Tell the machine how a task changed; OSError with the errno of what it refuses."""
         path = f"{DEBUG}/tasks/control"

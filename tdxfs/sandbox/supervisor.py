@@ -1,7 +1,8 @@
 """The supervisor of a run: reads the calls that the filter sends, has them answered, and follows the processes.
 
 A process is known from its first call that is seen: the exec of a program, or the one by which libc begins in a
-new process or thread. From then on ``/proc/PID/status`` and ``numa_maps`` are the machine's.
+new process or thread. From then on its `OVER` files below /proc are the machine's. It is looked at once more when
+it ends, so that what it allocated counts.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from tdxfs.sandbox.calls import Calls, Handler
 from tdxfs.sandbox.kernel import Kernel
 from tdxfs.sandbox.memory import Processes
 
-EXEC, BEGIN = "execve", "set_robust_list"
-OVER = ("status", "numa_maps")
+EXEC, BEGIN, END = "execve", "set_robust_list", "exit_group"
+OVER = ("status", "stat", "numa_maps")
 """Files of every process that are the machine's."""
 
 
@@ -38,6 +39,7 @@ class Supervisor(Thread):
         self.handlers: dict[int, Handler] = {seccomp.number(name): getattr(self.calls, name) for name in answered}
         self.handlers[seccomp.number(EXEC)] = self._exec
         self.handlers[seccomp.number(BEGIN)] = self._begin
+        self.handlers[seccomp.number(END)] = self._end
         self.processes: dict[int, int] = {}
         """Pid -> its pidfd."""
         self.poll = select.epoll()
@@ -82,7 +84,7 @@ class Supervisor(Thread):
 
     def _result(self, call: seccomp.Call) -> int | None:
         handler = self.handlers[call.number]
-        if handler not in (self._exec, self._begin):
+        if handler not in (self._exec, self._begin, self._end):
             self._follow(call.tid)
         return handler(call.tid, *call.args)
 
@@ -101,6 +103,11 @@ class Supervisor(Thread):
     def _begin(self, tid: int, *_: int) -> None:
         self._follow(tid)
         self.calls.began(tid)
+
+    def _end(self, tid: int, *_: int) -> None:
+        # the last chance to see what it has allocated
+        if self.calls.leader(tid) in self.processes:
+            self.calls.kernel.look()
 
     def _follow(self, tid: int) -> None:
         pid = self.calls.leader(tid)
@@ -135,4 +142,4 @@ class Supervisor(Thread):
 
 def calls_of(answered: Collection[str]) -> tuple[str, ...]:
     """The calls to send to a supervisor that answers these."""
-    return (*answered, EXEC, BEGIN)
+    return (*answered, EXEC, BEGIN, END)

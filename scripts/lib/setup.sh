@@ -32,6 +32,8 @@ missing_packages() {
         libc6-dev) [ -e /usr/include/stdio.h ] || echo "$package" ;;
         fuse3) command -v fusermount >/dev/null || command -v fusermount3 >/dev/null || echo "$package" ;;
         hwloc-nox) command -v lstopo-no-graphics >/dev/null || echo "$package" ;;
+        libtool) command -v libtoolize >/dev/null || echo "$package" ;;
+        dpkg-dev) command -v dpkg-source >/dev/null || echo "$package" ;;
         util-linux) command -v lsmem >/dev/null || echo "$package" ;;
         *) command -v "$package" >/dev/null || echo "$package" ;;
         esac

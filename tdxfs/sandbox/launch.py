@@ -68,7 +68,7 @@ def run(
         return _start_and_wait(root, processes, command, environment, NUMA if host_cpus else (*NUMA, *CPU))
     finally:
         if server is not None:
-            os.kill(server, signal.SIGTERM)
+            os.kill(server, signal.SIGKILL)  # it has nothing to save, and a signal that can be caught can be missed
             os.waitpid(server, 0)
 
 
@@ -79,7 +79,17 @@ def _serve(tree: Tree) -> tuple[int, str]:
     where = f"{STAGE}/machine"
     os.mkdir(where)
     launcher = os.getpid()
-    return run_background(tree, Path(where), before=lambda: linux.die_with_parent(launcher)), where
+    return run_background(tree, Path(where), _complaints(), lambda: linux.die_with_parent(launcher)), where
+
+
+def _complaints() -> Path | None:
+    # where the server's errors are seen: this process's own standard error, if it can be opened again
+    path = f"/proc/{os.getpid()}/fd/2"
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND))
+    except OSError:
+        return None
+    return Path(path)
 
 
 def _start_and_wait(

@@ -92,6 +92,14 @@ class TestNothingIsLeft:
             assert (-signal.SIGKILL if victim == "launcher" else 9) == process.wait(30)
             wait_until(lambda: not any(map(is_running, family)))
 
+    def test_a_stress_test_finds_nothing(self):
+        """stress-ng reads and writes all over /sys at once, and neither fails nor finds anything to complain of."""
+        done = run("mixed", "stress-ng", "--sysfs", "2", "--timeout", "5", "--verify")
+
+        assert done.returncode == 0, done
+        assert "fail:" not in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+
 
 class TestLaidOver:
     def test_the_rest_of_sys_is_the_real_one(self):

@@ -23,7 +23,15 @@ def test_clean(command):
 
 @pytest.mark.parametrize(
     "script",
-    ["scripts/demo", "scripts/test", "scripts/bench/read", "scripts/bench/scale", "scripts/clients/numactl", "scripts/lib/setup.sh", ".ci/run"],
+    [
+        "scripts/demo",
+        "scripts/test",
+        "scripts/bench/read",
+        "scripts/bench/scale",
+        "scripts/clients/numactl",
+        "scripts/lib/setup.sh",
+        ".ci/run",
+    ],
 )
 def test_scripts_parse(script):
     """The shell scripts are valid POSIX shell."""

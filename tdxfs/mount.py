@@ -81,10 +81,14 @@ def _owner() -> tuple[int, int]:
     return os.geteuid(), os.getegid()
 
 
+def _is_of_tasks(entry: Entry | None) -> bool:
+    return type(entry).OF_TASKS if isinstance(entry, Directory) else isinstance(entry, File) and entry.sampled
+
+
 class _Open:
     """One open file description and the text it reads."""
 
-    __slots__ = ("at", "data", "file", "generation", "nonblocking", "plain")
+    __slots__ = ("at", "data", "file", "generation", "nonblocking", "passing", "plain", "told")
 
     def __init__(self, file: File, generation: int, nonblocking: bool) -> None:
         self.file = file
@@ -93,6 +97,8 @@ class _Open:
         self.nonblocking = nonblocking
         self.data: bytes | None = None
         self.at = 0
+        self.passing = False
+        self.told = 0
 
 
 class _Selected:
@@ -144,12 +150,15 @@ class Server(fuse.FUSE):  # type: ignore[misc]
 
     def _look_up(self, path: bytes) -> tuple[bytes, Entry] | None:
         text = path.decode("utf-8", "surrogateescape")
-        entry = self._entry(text)
+        entry, passing = self._entry(text)
         if entry is None:
             return None
+        known = (self._stat(text, path, entry), entry)
+        if passing:
+            return known
         if len(self.paths) >= CACHED_PATHS:
             self._forget()
-        known = self.paths[path] = (self._stat(text, path, entry), entry)
+        self.paths[path] = known
         return known
 
     def _forget(self) -> None:
@@ -159,21 +168,29 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         self.rows.clear()
         self.texts.clear()
 
-    def _entry(self, text: str) -> Entry | None:
+    def _entry(self, text: str) -> tuple[Entry | None, bool]:
+        # the entry at a path, and whether it passes: a change of the machine's tasks makes it another one
         parent, _, name = text.rpartition("/")
         directory = self.directories.get(parent) or self._directory(parent)
         if directory is None or not name:
-            return directory
-        return directory.lookup(name, self.tree.tiers)
+            return directory, False
+        entry = directory.lookup(name, self.tree.tiers)
+        passing = type(directory).OF_TASKS or _is_of_tasks(entry)
+        if passing and directory.machine is not self.tree.machine:
+            now = type(directory)(directory.path, self.tree.machine, directory.key)
+            entry = now.lookup(name, self.tree.tiers)
+        return entry, passing
 
     def _directory(self, text: str) -> Directory[Any] | None:
         # the directory at a path without a slash at its end: "" is the root
         found = self.directories.get(text)
         if found is None:
-            entry = self._entry(text) if text else self.tree.root
+            entry, passing = self._entry(text) if text else (self.tree.root, False)
             if not isinstance(entry, Directory):
                 return None
-            found = self.directories[text] = entry
+            found = entry
+            if not passing:
+                self.directories[text] = entry
         return found
 
     def _stat(self, text: str, path: bytes, entry: Entry) -> bytes:
@@ -230,7 +247,8 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         if flags & os.O_DIRECT:
             return -errno.EINVAL
         handle = self.next_handle = self.next_handle + 1
-        self.handles[handle] = _Open(file, self.generation, bool(flags & os.O_NONBLOCK))
+        opened = self.handles[handle] = _Open(file, self.generation, bool(flags & os.O_NONBLOCK))
+        opened.passing, opened.told = path not in self.paths, self.tree.told
         info.fh = handle
         return 0
 
@@ -239,12 +257,13 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         data = handle.data
         if not handle.plain and handle.file.sampled and (offset == 0 or data is None):
             self.tree.sample()
-        if handle.generation != self.tree.generation and not self._renew(handle, path):
+        stale = handle.generation != self.tree.generation or (handle.passing and handle.told != self.tree.told)
+        if stale and not self._renew(handle, path):
             return -errno.ENODEV
         if not handle.plain and handle.file.reader is Reader.RECORDS:
             return self._read_record(handle, buf, size)
         if offset == 0 or data is None:
-            data = handle.data = self._text(handle.file)
+            data = handle.data = content(handle.file) if handle.passing else self._text(handle.file)
         length = len(data)
         if not handle.plain and handle.file.reader is Reader.CPUMASK:
             # cpumap_print_to_pagebuf(): every read ends one byte early, and past the end is EPERM
@@ -275,7 +294,7 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         known = self._find(path)
         if known is None or not isinstance(known[1], File):
             return False
-        handle.file, handle.generation = known[1], self.generation
+        handle.file, handle.generation, handle.told = known[1], self.generation, self.tree.told
         return True
 
     def _read_record(self, handle: _Open, buf: Any, size: int) -> int:
@@ -310,9 +329,12 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         if known is None or not isinstance(known[1], Directory):
             return -errno.ENOENT
         here = known[1].path
-        listing = self.listings.get(here)
+        passing = type(known[1]).OF_TASKS
+        listing = None if passing else self.listings.get(here)
         if listing is None:
-            listing = self.listings[here] = self._list(known[1])
+            listing = self._list(known[1])
+            if not passing:
+                self.listings[here] = listing
         entry = fuse.c_stat()
         seen = ctypes.pointer(entry)
         if offset == 0:
@@ -323,10 +345,10 @@ class Server(fuse.FUSE):  # type: ignore[misc]
             entry.st_mode, entry.st_ino = stat.S_IFDIR, inode_number(here.rpartition("/")[0] or "/")
             if filler(buf, b"..", seen, listing.first):
                 return 0
-        for name, entry.st_mode, entry.st_ino, after in self._rows(here, listing, max(offset, 2)):
+        for name, entry.st_mode, entry.st_ino, after in self._rows(here, listing, max(offset, 2), passing):
             if filler(buf, name, seen, after):
                 return 0
-        if len(listing.names) > CACHED_NAMES:
+        if len(listing.names) > CACHED_NAMES and not passing:
             del self.listings[here]
         return 0
 
@@ -336,8 +358,8 @@ class Server(fuse.FUSE):  # type: ignore[misc]
             self.rows.clear()
         return self.tree.entries(directory)
 
-    def _rows(self, here: str, listing: Entries, offset: int) -> Iterable[_Row]:
-        if len(listing.names) > CACHED_NAMES:
+    def _rows(self, here: str, listing: Entries, offset: int, passing: bool) -> Iterable[_Row]:
+        if passing or len(listing.names) > CACHED_NAMES:
             return _rows(here, listing, offset)
         rows = self.rows.get(here)
         if rows is None:

@@ -15,7 +15,7 @@ from immutables import Map
 from tdxfs.errors import InvalidValue
 from tdxfs.idlist import format_list, parse_list
 from tdxfs.mempolicy import format_policy, local_node, parse_policy
-from tdxfs.model import Machine, MemPolicy, Mode, Task
+from tdxfs.model import Machine, MemPolicy, Mode, Task, changed
 from tdxfs.ranges import Range, RunMap
 
 Tasks = Map[int, Task]
@@ -172,7 +172,7 @@ class Processes(Collection[int]):
 
 def tell(machine: Machine, line: str) -> Machine:
     """The machine after a change of its tasks; InvalidValue if the line is none."""
-    return evolve(machine, tasks=change(machine.tasks, line))
+    return changed(machine, tasks=change(machine.tasks, line))
 
 
 # --- the memory that they hold --------------------------------------------------------
@@ -207,7 +207,7 @@ def account(machine: Machine, held: Mapping[int, Held]) -> Machine:
         tasks = tasks.set(pid, evolve(task, resident=now.pages, interleaved=now.interleaved))
     if tasks is machine.tasks:
         return machine
-    return evolve(machine, tasks=tasks, allocated=allocated)
+    return changed(machine, tasks=tasks, allocated=allocated)
 
 
 def _add(allocated: Map[tuple[int, str], int], key: tuple[int, str], pages: int) -> Map[tuple[int, str], int]:

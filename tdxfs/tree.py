@@ -12,7 +12,7 @@ from functools import lru_cache
 from threading import Lock
 from typing import Any
 
-from attrs import frozen
+from attrs import fields, frozen
 
 from tdxfs import processes
 from tdxfs.errors import AccessDenied, NoDevice, NoEntry, NotADirectory, Refusal
@@ -114,6 +114,13 @@ def _increasing(offsets: Iterable[int]) -> Iterator[int]:
         yield last
 
 
+_NOT_OF_TASKS = tuple(field.name for field in fields(Machine) if field.name not in ("tasks", "allocated", "generation"))
+
+
+def _differ_in_tasks_only(one: Machine, other: Machine) -> bool:
+    return all(getattr(one, name) is getattr(other, name) for name in _NOT_OF_TASKS)
+
+
 class Tree:
     """The emulated file tree of the current machine."""
 
@@ -123,6 +130,9 @@ class Tree:
         self._lock = Lock()
         self.tiers = frozenset(tiers)
         self.generation = 0
+        """Changes of the machine, those of its tasks alone aside."""
+        self.told = 0
+        """Changes of its tasks alone: only directories that are `OF_TASKS` and sampled files show another thing."""
 
     @property
     def machine(self) -> Machine:
@@ -144,6 +154,9 @@ class Tree:
     def _become(self, machine: Machine) -> None:
         if machine is not self._machine:
             before, self._machine = self._machine, machine.after(self._machine)
+            if _differ_in_tasks_only(before, machine):
+                self.told += 1
+                return
             self.generation += 1
             if machine.knobs and _has_lost(before, machine):
                 self._forget_knobs()
@@ -165,10 +178,10 @@ class Tree:
 
     def sample(self) -> bool:
         """Look at the memory that running tasks hold; whether the machine is another one now."""
-        before = self.generation
-        if self._machine.tasks:
+        before = self._machine
+        if before.tasks:
             self.apply(processes.look)
-        return self.generation != before
+        return self._machine is not before
 
     def write(self, path: str, data: bytes) -> int:
         """

@@ -20,6 +20,7 @@ class ProcRoot(Directory[Any]):
     """Files of procfs; like procfs they have size 0."""
 
     WHAT = "/proc"
+    OF_TASKS = True
     MODE = stat.S_IFDIR | 0o555
 
     @ro(LINE, size=0)

@@ -152,6 +152,7 @@ class PidDir(Directory[int]):
     """A process that runs on the machine."""
 
     WHAT = "/proc/<pid>"
+    OF_TASKS = True
 
     @property
     def task(self) -> Task:

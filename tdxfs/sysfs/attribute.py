@@ -441,6 +441,8 @@ class Directory(Generic[K]):
     """The tier of every declaration in it that does not say otherwise."""
     SHARED: ClassVar[bool] = False
     """Whether a running system has entries in it that the model knows nothing of (`tdxfs run` shows both)."""
+    OF_TASKS: ClassVar[bool] = False
+    """Whether what it holds depends on the tasks of the machine, which come and go all the time."""
     MODE: ClassVar[int] = stat.S_IFDIR | 0o755
     DECLARED: ClassVar[dict[str, Attribute[Any, Any] | Edited[Any] | LinkTo[Any] | Subdirectory[Any]]] = {}
     FAMILIES: ClassVar[tuple[Directories[Any] | Links[Any] | Files[Any] | CharDevices[Any], ...]] = ()

@@ -17,6 +17,7 @@ class TaskDir(Directory[int]):
 
     WHAT = "/sys/kernel/debug/tdxfs/tasks/<pid>"
     TIER = Tier.EMULATOR
+    OF_TASKS = True
 
     @property
     def task(self) -> Task:
@@ -73,6 +74,7 @@ class TasksDir(Directory[Any]):
 
     WHAT = "/sys/kernel/debug/tdxfs/tasks"
     TIER = Tier.EMULATOR
+    OF_TASKS = True
 
     control = wo(LINE, "One line per write: how a task changes.")
 

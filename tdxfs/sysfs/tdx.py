@@ -152,6 +152,7 @@ class ConflictRangeDir(RangeDir[tuple[int, int]]):
     """One of the ranges of a conflict; key: (conflict, index)."""
 
     WHAT = "/sys/kernel/mm/tdx/conflicts/conflict<id>/range<id>"
+    OF_TASKS = True
 
     @property
     def range(self) -> Range:
@@ -164,6 +165,7 @@ class ConflictDir(Directory[int]):
 
     WHAT = "/sys/kernel/mm/tdx/conflicts/conflict<id>"
     TIER = Tier.PROPOSED
+    OF_TASKS = True
 
     @property
     def finding(self) -> Finding:
@@ -240,6 +242,7 @@ class ConflictsDir(Directory[Any]):
 
     WHAT = "/sys/kernel/mm/tdx/conflicts"
     TIER = Tier.PROPOSED
+    OF_TASKS = True
 
     @ro(DECIMAL)
     def count(self) -> int:

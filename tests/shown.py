@@ -1,11 +1,9 @@
 """What a machine shows in the judge's scope, without mounting it: for comparing two topologies of one machine."""
 
-import importlib.util
 import re
-from pathlib import Path
 
-import pytest
 from attrs import evolve
+from captures import GOLDEN
 
 from tdxfs.boot import boot
 from tdxfs.errors import Refusal
@@ -17,7 +15,6 @@ from tdxfs.root import Root
 from tdxfs.sysfs.attribute import Directory, File, Tier
 from tdxfs.tree import Tree, content
 
-GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
 COUNTERS = re.compile(r"/(meminfo|vmstat|numastat|free_hugepages|seed)$")
 UUID = re.compile(r"/uuid$")
 """What no firmware says."""
@@ -35,16 +32,6 @@ AS_BOOTED = (
     "m15/base",
 )
 """The captured stages that firmware, and what is on the NVDIMMs, account for: nothing was done since that lasts."""
-
-needs_captures = pytest.mark.skipif(not GOLDEN.exists(), reason="needs the golden captures beside the repository")
-
-
-def load_judge():
-    """judge.py as a module."""
-    spec = importlib.util.spec_from_file_location("judge", GOLDEN / "judge.py")
-    judge = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(judge)
-    return judge
 
 
 def shown(topology, top="/sys"):
@@ -102,6 +89,7 @@ def unsaid_of(topology):
     small = all(region.range.start % (16 * MIB) <= 2 * MIB for region, _ in devices)
     return Unsaid(
         threads=max(cpu.thread for cpu in topology.cpus) + 1,
+        hypervisor=topology.microcode == 0,
         devdax=bool(devices),
         map=MapMode.MEM if small else MapMode.DEV,
         driver=devices[0][1].driver or Driver.DEVICE_DAX if devices else Driver.DEVICE_DAX,

@@ -97,6 +97,11 @@ def sysfs(source: str, output: str, convertible: str, name: str) -> None:
 )
 @click.option("--threads", default=1, show_default=True, help="Hardware threads per core: CPUID knows it.")
 @click.option("--cores", default=0, help="Cores per package; unless given, no package spans two proximity domains.")
+@click.option(
+    "--hypervisor/--no-hypervisor",
+    default=None,
+    help="Whether CPUID says that it is a virtual machine; unless given, the tables' OEM tells.",
+)
 @unsaid_options
 @output_options
 def acpi(
@@ -104,6 +109,7 @@ def acpi(
     memory_map: Path | None,
     threads: int,
     cores: int,
+    hypervisor: bool | None,
     output: str,
     convertible: str,
     name: str,
@@ -121,7 +127,7 @@ def acpi(
     text = "" if memory_map is None else memory_map.read_text(encoding="utf-8", errors="replace")
     entries = parse_memory_map(text, str(memory_map)) if memory_map else ()
     name = name or Path(tables[0]).resolve().parent.name or "machine"
-    unsaid = evolve(_unsaid(options), threads=threads, cores=cores)
+    unsaid = evolve(_unsaid(options), threads=threads, cores=cores, hypervisor=hypervisor)
     base = _base(options, name, f"imported from the ACPI tables of {name}")
     topology = import_acpi([Path(table) for table in tables], base, entries, unsaid)
     _write(with_platform(topology, convertible), output)

@@ -3,7 +3,8 @@
 import struct
 
 import pytest
-from shown import AS_BOOTED, GOLDEN, difference, needs_captures, recorded, shown, unsaid_of
+from captures import GOLDEN, needs_captures
+from shown import AS_BOOTED, difference, recorded, shown, unsaid_of
 
 from tdxfs.errors import UserError
 from tdxfs.formats.acpi import READERS, import_acpi, parse

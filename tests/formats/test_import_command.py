@@ -3,8 +3,8 @@
 import re
 
 import pytest
+from captures import GOLDEN, needs_captures
 from click.testing import CliRunner
-from shown import GOLDEN, needs_captures
 
 from tdxfs.cli import main
 from tdxfs.formats.topology import find, loads
@@ -36,7 +36,7 @@ def test_acpi_options():
     source = ("acpi", stage / "acpi", "--memory-map", stage / "dmesg.txt")
     topology = made(
         *source, "--kernel", "6.1", "--threads", 2, "--nvdimm", "kmem", "--map", "mem", "--block-size", "256 MiB",
-        "--cmdline", "memhp_default_state=online", "--like", "huge", "--convertible", "all",
+        "--cmdline", "memhp_default_state=online", "--like", "huge", "--convertible", "all", "--no-hypervisor",
     )  # fmt: skip
 
     assert topology.kernel == "6.1"
@@ -47,6 +47,7 @@ def test_acpi_options():
     assert topology.dax_regions[0].devices[0].driver is Driver.KMEM
     assert topology.tdx.max_tdmrs == find("huge").tdx.max_tdmrs
     assert topology.tdx.cmrs[-1] == topology.dax_regions[0].range
+    assert (topology.microcode, made(*source).microcode) == (find("huge").microcode, 0)
 
 
 QEMU = ("-M", "q35", "-m", "1G", "-smp", "2", "-kernel", "vmlinuz-6.12.1", "-append", "quiet")

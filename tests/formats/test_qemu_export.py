@@ -2,10 +2,11 @@
 
 import pytest
 from attrs import evolve
+from captures import needs_captures
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from shown import difference, needs_captures, recorded, shown
+from shown import difference, recorded, shown
 
 from tdxfs.cli import main
 from tdxfs.errors import UserError

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import click
 
-from conformance import render, stages
+from conformance import hwloc, render, stages
 from conformance.model import Maker, Options, Section
 
 SECTIONS: dict[str, Maker] = {
     "sysfs": stages.by_sysfs,
     "acpi": stages.by_acpi,
     "qemu": stages.by_qemu,
+    "hwloc-topology": hwloc.topology,
+    "hwloc-xml": hwloc.whole,
 }
 """Name on the command line -> what makes the rows."""
 ROOT = Path(__file__).resolve().parents[3]
@@ -29,20 +31,34 @@ def captures() -> Path | None:
 @click.command()
 @click.argument("sections", nargs=-1, type=click.Choice(list(SECTIONS)))
 @click.option("--golden", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Where the captures are.")
+@click.option(
+    "--hwloc",
+    "recordings",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="tests/hwloc/linux of hwloc's source.",
+)
 @click.option("--only", default="", metavar="REGEX", help="Only rows whose name matches, such as m5/.")
 @click.option("--text", "text_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the text there too.")
 @click.option("--html", "html_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the page there.")
 def main(
-    sections: tuple[str, ...], golden: Path | None, only: str, text_file: Path | None, html_file: Path | None
+    sections: tuple[str, ...],
+    golden: Path | None,
+    recordings: Path | None,
+    only: str,
+    text_file: Path | None,
+    html_file: Path | None,
 ) -> None:
     """Compare tdxfs with what real kernels showed. All SECTIONS run unless some are named."""
     golden = golden or captures()
     if golden is None:
         raise click.ClickException("no captures beside the checkout: --golden must be given")
-    options = Options(golden, lambda name: bool(re.search(only, name)))
+    options = Options(golden, lambda name: bool(re.search(only, name)), recordings)
     made = []
     for name in sections or SECTIONS:
         maker = SECTIONS[name]
+        if name.startswith("hwloc") and recordings is None:
+            print(f"{name}: left out, no --hwloc\n")
+            continue
         section = Section(name, " ".join((getdoc(maker) or "").split()), tuple(maker(options)))
         made.append(section)
         print(render.text([section]), flush=True)

@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from shown import AS_BOOTED, UUID, load_judge, recorded, unsaid_of
+from captures import load_judge
+from shown import AS_BOOTED, UUID, recorded, unsaid_of
 
 from conformance.model import Options, Row
 from tdxfs.formats.acpi import import_acpi

@@ -25,19 +25,20 @@ def cpus_of(firmware: Firmware, domains: Domains, kernel: str, unsaid: Unsaid) -
     else:
         die_shift = package_shift = max(_package_bits(firmware), thread_bits)
     default = min(domains.described)
+    through_system = kernel_at_least(kernel, SYSTEM_DIE_IDS)
     cpus = []
     for number, processor in enumerate(one for one in firmware.processors if one.enabled):
         apic_id = processor.apic_id
         package = apic_id >> package_shift
         domain = firmware.processor_domains.get(apic_id)
-        system_die = apic_id >> die_shift
+        die = apic_id >> die_shift
         cpus.append(
             Cpu(
                 id=number,
                 node=default if domain is None else domains.node(domain),
                 package=package,
-                die=system_die - (0 if kernel_at_least(kernel, SYSTEM_DIE_IDS) else package * unsaid.dies),
-                cluster=apic_id >> thread_bits << thread_bits,
+                # None: as in a package of one die
+                die=None if unsaid.dies == 1 else die if through_system else die - package * unsaid.dies,
                 core=apic_id % (1 << die_shift) >> thread_bits,
                 thread=apic_id % (1 << thread_bits),
             )

@@ -43,6 +43,8 @@ def read_firmware(firmware: Firmware, base: Topology, unsaid: Unsaid = NOTHING_S
     if not ram:
         raise UserError("the firmware describes no memory")
     firmware = _believed(firmware, ram)
+    if unsaid.hypervisor is not None:
+        firmware = evolve(firmware, hypervisor=unsaid.hypervisor)
     domains = Domains(firmware, base.kernel)
     cpus = cpus_of(firmware, domains, base.kernel, unsaid)
     soft = of_kind(memory_map, MapKind.SOFT_RESERVED)
@@ -53,6 +55,7 @@ def read_firmware(firmware: Firmware, base: Topology, unsaid: Unsaid = NOTHING_S
         base,
         cpus=cpus,
         possible_cpus=len(firmware.processors),
+        microcode=0 if firmware.hypervisor else base.microcode or Topology().microcode,
         memory=layout,
         generic_initiators=format_list(domains.node(domain) for domain in firmware.initiators),
         nodes=tuple(_nodes(firmware, domains, cpus, ram, base)),

@@ -18,6 +18,8 @@ class Unsaid:
     """Cores per die; 0: as many as the APIC ids leave when no package spans two domains."""
     dies: int = 1
     """Dies per package, where `cores` is given."""
+    hypervisor: bool | None = None
+    """Whether CPUID has the hypervisor flag; None: what `Firmware` says."""
     block_size: int = 0
     """Bytes; 0: what Linux would choose."""
     devdax: bool = False

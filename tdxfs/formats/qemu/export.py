@@ -73,6 +73,7 @@ def unsaid_of(topology: Topology) -> Unsaid:
 def told(topology: Topology) -> Iterator[tuple[str, object]]:
     """Of a topology everything that a command line says: a name and a value each, always the same names."""
     yield "kernel", topology.kernel
+    yield "microcode is shown", topology.microcode != 0
     yield "cpus", tuple((cpu.node, *place) for cpu, place in zip(topology.cpus, _places(topology.cpus), strict=True))
     yield "possible_cpus", topology.possible_cpus or len(topology.cpus)
     yield "cpus that are offline", [cpu.id for cpu in topology.cpus if not cpu.online]
@@ -154,7 +155,7 @@ def _command(topology: Topology) -> Iterator[str]:
     machine, memory = _machine_and_memory(topology, sizes)
     yield "qemu-system-x86_64"
     yield from ("-machine", machine)
-    yield from ("-cpu", "Skylake-Server")
+    yield from ("-cpu", f"Skylake-Server,hypervisor={'off' if topology.microcode else 'on'}")
     yield from ("-smp", _smp(topology))
     yield from ("-m", memory)
     yield from _nodes(topology, sizes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,10 +23,9 @@ from tdxfs.sysfs.attribute import Tier
 def stages(golden: Path) -> list[str]:
     """``machine/stage`` of all captures, in the order in which each machine went through them."""
     found = []
-    for machine in sorted(path for path in golden.iterdir() if path.is_dir()):
-        here = [path.parent for path in machine.glob("*/sys.jsonl.gz")]
-        here.sort(key=lambda stage: (stage / "dmesg.txt").stat().st_size)
-        found += [f"{machine.name}/{stage.name}" for stage in here]
+    for log in sorted(golden.glob("*/log.txt")):
+        captured = re.findall(r"^CAPTURED (\S+)", log.read_text(), re.MULTILINE)
+        found += [f"{log.parent.name}/{stage}" for stage in captured if (log.parent / stage).is_dir()]
     return found
 
 

@@ -70,9 +70,9 @@ def difference(one, other):
     }
 
 
-def recorded(stage):
+def recorded(stage, golden=GOLDEN):
     """A captured stage as the sysfs import reads it, and a base with everything of it that firmware does not say."""
-    topology = import_sysfs(GOLDEN / stage)
+    topology = import_sysfs(golden / stage)
     silent = default_base(evolve(topology, dax_regions=()))
     return topology, evolve(silent, cpus=(), nodes=(), distances=(), possible_nodes="", generic_initiators="")
 

@@ -45,7 +45,7 @@ def by_acpi(options: Options) -> Iterator[Row]:
     """
 
     def make(stage: str) -> Topology:
-        topology, base = recorded(stage)
+        topology, base = recorded(stage, options.golden)
         log = (options.golden / stage / "dmesg.txt").read_text()
         return import_acpi([options.golden / stage / "acpi"], base, parse_memory_map(log), unsaid_of(topology))
 
@@ -56,7 +56,7 @@ def by_qemu(options: Options) -> Iterator[Row]:
     """The same from the QEMU command line that booted the machine."""
 
     def make(stage: str) -> Topology:
-        topology, base = recorded(stage)
+        topology, base = recorded(stage, options.golden)
         command = (options.golden / stage).parent / "cmdline"
         return import_qemu(shlex.split(command.read_text()), base, unsaid_of(topology))
 

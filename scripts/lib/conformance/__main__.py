@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 from inspect import getdoc
 from pathlib import Path
 
 import click
 
 from conformance import hwloc, render, stages
-from conformance.model import Maker, Options, Section
+from conformance.model import Maker, Options, Row, Section
 
 SECTIONS: dict[str, Maker] = {
     "sysfs": stages.by_sysfs,
@@ -26,6 +27,13 @@ ROOT = Path(__file__).resolve().parents[3]
 def captures() -> Path | None:
     """The captures beside the checkout, if they are there."""
     return next((up / "shared" / "golden" for up in ROOT.parents if (up / "shared" / "golden").is_dir()), None)
+
+
+def _noted(name: str, rows: Iterator[Row]) -> Iterator[Row]:
+    # a long run says where it is
+    for row in rows:
+        click.echo(f"{name}: {row.name}: {row.good} of {row.total}", err=True)
+        yield row
 
 
 @click.command()
@@ -59,7 +67,7 @@ def main(
         if name.startswith("hwloc") and recordings is None:
             print(f"{name}: left out, no --hwloc\n")
             continue
-        section = Section(name, " ".join((getdoc(maker) or "").split()), tuple(maker(options)))
+        section = Section(name, " ".join((getdoc(maker) or "").split()), tuple(_noted(name, maker(options))))
         made.append(section)
         print(render.text([section]), flush=True)
     if text_file:

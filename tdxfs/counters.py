@@ -132,6 +132,10 @@ def vmstat(machine: Machine, nid: int) -> dict[str, int]:
     derived["nr_free_pages_blocks"] = derived["nr_free_pages"] // 512 * 512
     recorded = machine.topology.counters.get(nid)
     values = _chosen(VMSTAT, machine, derived, recorded.vmstat if recorded else {})
+    if recorded and recorded.vmstat and nid in machine.recorded_memory:
+        come = free_kib(machine, nid) - machine.recorded_memory[nid][1]
+        for name in values.keys() & set(_VMSTAT_FREE):
+            values[name] = max(values[name] + come * 1024 // PAGE_SIZE, 0)
     for name in ("numa_hit", "numa_local", "numa_other", "numa_interleave"):
         if name in values:
             values[name] += machine.allocated.get((nid, _NUMASTAT_NAMES.get(name, name)), 0)

@@ -234,12 +234,14 @@ class TestHugepages:
     def test_recorded_counters_follow(self):
         """Counters that were recorded move by what changed since."""
         meminfo = {"MemTotal": 1000000, "MemFree": 900000, "MemUsed": 100000, "HugePages_Total": 0, "HugePages_Free": 0}
-        machine = tree(evolve(EVERYTHING, tdx=None, counters={2: NodeCounters(meminfo=meminfo)}))
+        recorded = NodeCounters(meminfo=meminfo, vmstat={"nr_free_pages": 225000})
+        machine = tree(evolve(EVERYTHING, tdx=None, counters={2: recorded}))
         assert self.free(machine, 2) == 900000
         wrote(machine, f"{NODE}/node2/{self.POOL}", "10")
         assert self.free(machine, 2) == 900000 - 10 * 2048
         wrote(machine, "/sys/devices/system/memory/memory70/state", "offline")
         assert self.free(machine, 2) == 900000 - 10 * 2048 - 128 * 1024
+        assert f"{225000 - 10 * 512 - 128 * 256}" == read(machine, f"{NODE}/node2/vmstat").split()[1]
 
 
 class TestKnobs:

@@ -188,7 +188,8 @@ def mounted(
             stop(server, where)
         errors.seek(0)
         said = errors.read().decode("utf-8", "replace").strip()
-        ended = server.returncode in (0, -signal.SIGTERM)  # the signal of `stop` can find it on its way out
+        # the signal of `stop` can find it on its way out, or kept by a copy of the mount in another namespace
+        ended = server.returncode in (0, -signal.SIGTERM, -signal.SIGKILL)
         if early is not None or not ended or said:
             died = "" if early is None and ended else f" died with status {server.returncode}"
             raise RuntimeError(f"the server of {where}{died}: {said or 'it wrote nothing'}")
@@ -226,8 +227,10 @@ def stop(server: subprocess.Popen[bytes], mountpoint: Path) -> None:
     """End a launched server: unmount, by force if need be, and reap it."""
     with suppress(UserError):  # busy: the signal takes it out of the tree all the same
         unmount(mountpoint)
-    # a copy of the mount in another mount namespace keeps the server: then a signal ends it
-    for patience, number in ((GRACE, signal.SIGTERM), (PATIENCE, signal.SIGKILL)):
+    # a copy of the mount in another mount namespace keeps the server: then a signal ends it; at SIGTERM libfuse
+    # unmounts, and complains where nothing is mounted any more
+    first = signal.SIGTERM if is_mounted(mountpoint) else signal.SIGKILL
+    for patience, number in ((GRACE, first), (PATIENCE, signal.SIGKILL)):
         try:
             server.wait(patience)
             break

@@ -24,6 +24,7 @@ class Kernel:
             self.kernel = self.read(f"{DEBUG}/kernel").strip()
         except FileNotFoundError:  # --abi kernel
             self.kernel = KERNELS[-1]
+        self._sampled = f"{NODES}/node{min(self._list(f'{NODES}/online'))}/numastat"
         self.nr_node_ids = max(self._list(f"{NODES}/possible")) + 1
         self.nr_cpu_ids = max(self._list(f"{CPUS}/possible"), default=0) + 1
 
@@ -69,7 +70,7 @@ class Kernel:
 
     def look(self) -> None:
         """Let the machine look at the memory that its tasks hold."""
-        self.read(f"{NODES}/node{min(self.memory)}/numastat")
+        self.read(self._sampled)
 
     def tell(self, line: str) -> None:
         """Tell the machine how a task changed; OSError with the errno of what it refuses."""

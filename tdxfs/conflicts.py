@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
-from tdxfs.model import Machine
+from immutables import Map
+
+from tdxfs.model import ConflictNumbers, Machine
 from tdxfs.rules import coverage, device, memory, task, tdx
 from tdxfs.rules.finding import Finding, Severity
 
-__all__ = ["RULES", "Finding", "Severity", "conflicts"]
+__all__ = ["RULES", "Finding", "Severity", "conflicts", "numbered"]
 
 Rule = Callable[[Machine], Iterator[Finding]]
 
@@ -26,6 +28,24 @@ def conflicts(machine: Machine) -> tuple[Finding, ...]:
         return ()
     rules = [rule for kind, rule in RULES.items() if machine.tdx.enabled or kind in ALWAYS]
     return tuple(finding for rule in rules for finding in rule(machine))
+
+
+@lru_cache(maxsize=4)
+def numbered(machine: Machine) -> dict[int, Finding]:
+    """
+    Number -> conflict. One that lasts from look to look keeps its number, a new one gets the next that was never used:
+    it costs the rules, so nobody numbers the conflicts that nobody looks at.
+    """
+    before = machine.conflict_numbers
+    found = {(finding.kind, finding.subject): finding for finding in conflicts(machine)}
+    numbers: dict[tuple[str, str], int] = {}
+    following = before.next
+    for key in found:
+        number = before.numbers.get(key)
+        numbers[key] = following if number is None else number
+        following += number is None
+    machine.see_numbers(ConflictNumbers(Map(numbers), following))
+    return {numbers[key]: finding for key, finding in found.items()}
 
 
 RULES: dict[str, Rule] = {

@@ -33,9 +33,9 @@ def user_said(machine: Machine, text: str) -> Machine:
     return said(machine, facility << 3 | level, body)
 
 
-def format_kmsg(records: Iterable[LogRecord]) -> str:
-    """``prio,seq,usec,flags;text`` per record; prio is 8 times the facility, 0 for the kernel, and the level."""
-    return "".join(f"{record.level},{seq},{record.usec},-;{record.text}\n" for seq, record in enumerate(records))
+def format_kmsg(number: int, record: LogRecord) -> str:
+    """``prio,seq,usec,flags;text``; prio is 8 times the facility, 0 for the kernel, and the level."""
+    return f"{record.level},{number},{record.usec},-;{record.text}\n"
 
 
 def format_dmesg(records: Iterable[LogRecord]) -> str:

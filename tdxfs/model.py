@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from attrs import Factory, define, evolve, frozen
 from immutables import Map
 
+from tdxfs.faults import Fault
 from tdxfs.policy import Policies
 from tdxfs.ranges import Range, Ranges, RunMap
 
@@ -536,7 +537,37 @@ class LogRecord:
     text: str
 
 
+@frozen
+class Uevent:
+    """What the kernel tells udev about a device."""
+
+    number: int
+    """``SEQNUM``."""
+    action: str
+    """add, remove, change, move, online, offline, bind or unbind."""
+    path: str
+    """``DEVPATH``: below ``/sys``, with the slash."""
+    subsystem: str
+    lines: tuple[str, ...] = ()
+    """``KEY=VALUE``, as the device's own ``uevent`` file says them."""
+
+
+UEVENTS_KEPT = 4096
+"""How many uevents a machine remembers."""
+
+
+@frozen
+class ConflictNumbers:
+    """The numbers of the conflicts that somebody has seen."""
+
+    numbers: Map[tuple[str, str], int] = Map()
+    """(kind, subject) -> the number that it keeps while it lasts."""
+    next: int = 0
+    """What the next new one gets: a number is never used again."""
+
+
 T = TypeVar("T")
+_SEEN = "seen_conflict_numbers"
 DERIVED: dict[str, tuple[str, ...]] = {}
 """Derived value of a Machine -> the fields it is made from."""
 
@@ -600,6 +631,12 @@ class Machine:
     log: tuple[LogRecord, ...] = ()
     generation: int = 0
     """How many changes made it since it booted."""
+    conflict_numbers: ConflictNumbers = ConflictNumbers()
+    """As they were when the conflicts were last looked at."""
+    uevents: tuple[Uevent, ...] = ()
+    """The newest `UEVENTS_KEPT`."""
+    faults: tuple[Fault, ...] = ()
+    """What goes wrong although the emulated kernel would not have it so."""
     tasks: Map[int, Task] = Map()
     """Pid -> task, for those that run on the machine (``tdxfs run``)."""
     allocated: Map[tuple[int, str], int] = Map()
@@ -607,15 +644,45 @@ class Machine:
     default_mems: frozenset[int] | None = None
     """Nodes that tasks may allocate from unless told otherwise; None: all that have memory."""
 
-    def after(self, previous: Machine) -> Machine:
-        """This machine as the one that follows `previous`, with what is derived from fields that they share."""
-        successor = evolve(self, generation=previous.generation + 1)
-        for name, fields in DERIVED.items():
+    def after(self, previous: Machine, **fields: Any) -> Machine:
+        """
+        This machine, with other `fields`, as the one that follows `previous`, with what is derived from fields that
+        they share; no derived value is made from one of `fields`.
+        """
+        successor = evolve(
+            self,
+            generation=previous.generation + 1,
+            conflict_numbers=previous.seen_numbers or previous.conflict_numbers,
+            **fields,
+        )
+        for name, sources in DERIVED.items():
             for source in (self, previous):
-                if name in vars(source) and all(getattr(source, f) is getattr(self, f) for f in fields):
+                if name in vars(source) and all(getattr(source, f) is getattr(self, f) for f in sources):
                     vars(successor)[name] = vars(source)[name]
                     break
+        if "node_blocks" in vars(previous) and "node_blocks" not in vars(successor):
+            vars(successor)["node_blocks"] = self._node_blocks_after(previous)
         return successor
+
+    def _node_blocks_after(self, previous: Machine) -> dict[int, RunMap[Block]]:
+        # of a thousand nodes a change touches one or two
+        found = dict(previous.node_blocks)
+        for start, end, was, now in previous.blocks.differing(self.blocks):
+            for nid in was.nodes if was else ():
+                found[nid] = found[nid].remove(start, end)
+            if now is not None:
+                for nid in now.nodes:
+                    found[nid] = found.get(nid, RunMap[Block]()).assign(start, end, now)
+        return {nid: mine for nid, mine in found.items() if mine.size}
+
+    @property
+    def seen_numbers(self) -> ConflictNumbers | None:
+        """The numbers of this machine's own conflicts; None: nobody has looked yet."""
+        return vars(self).get(_SEEN)
+
+    def see_numbers(self, numbers: ConflictNumbers) -> None:
+        """Somebody has looked at the conflicts: from now on they have these numbers."""
+        vars(self)[_SEEN] = numbers
 
     @derived("topology")
     def build(self) -> Build:
@@ -684,6 +751,11 @@ class Machine:
         for address in self.pci:
             found.setdefault(address[:7], []).append(address)
         return {host: tuple(addresses) for host, addresses in found.items()}
+
+    @derived("topology")
+    def target_tiers(self) -> dict[int, int]:
+        """Target node -> tier of the dax memory that it would get."""
+        return {r.target_node: r.memory_tier for r in self.topology.dax_regions if r.target_node is not None}
 
     @derived("dax")
     def region_devices(self) -> dict[int, tuple[tuple[int, int], ...]]:

@@ -1,8 +1,8 @@
-"""The FUSE mount: libfuse's callbacks to a `Tree`. The only module that imports `fuse`.
+"""The FUSE mount: libfuse's callbacks to a `Tree`.
 
 fusepy's own methods turn every struct stat into a dict and every unknown exception into EINVAL.
-`Server` overrides the ones that matter with what sysfs does: stat bytes are prepared once per path, an
-open owns its text, which is made anew by each read at offset 0, and a bug is logged and answered EIO.
+`Server` answers as sysfs does: stat bytes are prepared once per path, an open owns its text, which
+is made anew by each read at offset 0, and a bug is logged and answered EIO.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ctypes
 import errno
 import gc
 import os
+import select
 import stat
 import struct
 import sys
@@ -19,37 +20,40 @@ import time
 import traceback
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
-import tdxfs.server  # noqa: F401  before fuse: it says which libfuse
-
-import fuse  # isort: skip
-
+from tdxfs.cached import Cached
 from tdxfs.errors import UserError
-from tdxfs.sysfs.attribute import Directory, Entry, File, Link, Reader
-from tdxfs.tree import Entries, Tree, content, inode_number
+from tdxfs.faults import Faults
+from tdxfs.fuse_abi import LOOKUP, Session, c_stat, drop, wake
+from tdxfs.model import Machine
+from tdxfs.notifier import Notifier
+from tdxfs.sysfs.attribute import Directory, Entry, File, Link, Reader, fixed
+from tdxfs.sysfs.debug import FAULTS_PATH
+from tdxfs.tree import LAST_OFFSET, Entries, Tree, content, inode_number
 
 PAGE_SIZE = 4096
 CACHED_PATHS = 65536
 CACHED_NAMES = 4096
 """A directory with more is listed anew each time."""
 FOREVER = 3600
+READABLE = select.POLLIN | select.POLLRDNORM
 DOT_OFFSET = 1
 """d_off of ``.``, as kernfs."""
 
-_STAT_SIZE = ctypes.sizeof(fuse.c_stat)
+_STAT_SIZE = ctypes.sizeof(c_stat)
 
 
 def _field(name: str) -> tuple[struct.Struct, int]:
-    column = getattr(fuse.c_stat, name)
+    column = getattr(c_stat, name)
     return struct.Struct({4: "=I", 8: "=q"}[column.size]), column.offset
 
 
 _INO, _NLINK, _MODE, _UID, _GID, _RDEV, _SIZE, _BLKSIZE = (
     _field(f"st_{name}") for name in ("ino", "nlink", "mode", "uid", "gid", "rdev", "size", "blksize")
 )
-_TIMES = struct.Struct("=6q"), fuse.c_stat.st_atimespec.offset
+_TIMES = struct.Struct("=6q"), c_stat.st_atimespec.offset
 """Seconds and nanoseconds of atime, mtime and ctime."""
 
 
@@ -86,33 +90,41 @@ def _is_of_tasks(entry: Entry | None) -> bool:
 
 
 class _Open:
-    """One open file description and the text it reads."""
+    """One open description, and the text it reads; `file` is None of a directory and of an object that is gone."""
 
-    __slots__ = ("at", "data", "file", "generation", "nonblocking", "passing", "plain", "told")
+    __slots__ = (
+        "at", "data", "file", "generation", "gone", "nonblocking", "passing", "path", "plain", "stat", "told", "unseen",
+        "waiter",
+    )  # fmt: skip
 
-    def __init__(self, file: File, generation: int, nonblocking: bool) -> None:
+    def __init__(self, path: bytes, stat: bytes, file: File | None, generation: int, nonblocking: bool = False) -> None:
+        self.path = path
+        self.stat = stat
         self.file = file
-        self.plain = file.reader is Reader.TEXT and not file.sampled
+        self.plain = file is not None and file.reader is Reader.TEXT and not file.sampled
         self.generation = generation
         self.nonblocking = nonblocking
+        self.gone = False
         self.data: bytes | None = None
-        self.at = 0
+        self.at = file.records().first if file is not None and file.records is not None else 0
+        # for poll(2): whether there has been an event since the last read, and who waits for one
+        self.unseen = True
+        self.waiter: int | None = None
         self.passing = False
         self.told = 0
 
 
-class _Selected:
-    """Which operations libfuse is given; the others it answers ENOSYS, once."""
+OPERATIONS = (
+    "getattr fgetattr readlink mknod mkdir symlink link chmod chown truncate ftruncate open "
+    "write poll statfs release opendir readdir releasedir init create utimens"
+).split()
+"""Which operations libfuse is given; the others it answers ENOSYS, once."""
 
-    use_ns = True
-    getattr = readlink = mknod = mkdir = unlink = rmdir = symlink = rename = link = True
-    chmod = chown = truncate = open = read = write = statfs = release = readdir = init = create = utimens = True
 
+class Server:
+    """A mounted tree."""
 
-class Server(fuse.FUSE):  # type: ignore[misc]
-    """A mounted tree. Constructing it serves until the mount is gone."""
-
-    def __init__(self, tree: Tree, mountpoint: str, ready: Callable[[], None], **options: Any) -> None:
+    def __init__(self, tree: Tree, mountpoint: str, ready: Callable[[], None], options: str) -> None:
         self.tree = tree
         self.ready = ready
         self.owner = _owner()
@@ -125,18 +137,31 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         self.generation = tree.generation
         self.handles: dict[int, _Open] = {}
         self.next_handle = 0
-        super().__init__(_Selected(), mountpoint, encoding="utf-8", **options)
+        self.cached = Cached(tree.tiers)
+        self.faults = Faults(tree.machine.faults)
+        self.vanished: set[bytes] = set()
+        handlers = {name: partial(self._wrapper, getattr(self, name)) for name in OPERATIONS}
+        self.session = Session(handlers, self._answer_read, ("tdxfs", "-f", "-s", "-o", options, mountpoint))
 
-    @staticmethod
-    def _wrapper(func: Callable[..., int], *args: Any) -> int:
+    def serve(self) -> None:
+        """Serve until the mount is gone."""
+        self.notifier = Notifier(self.session)
+        self.tree.watchers.append(self._changed)
+        self.session.serve()
+
+    def _wrapper(self, func: Callable[..., int], *args: Any) -> int:
         try:
             return func(*args)
-        except OSError as error:
-            if error.errno is not None and error.errno > 0:
-                return -error.errno
-            traceback.print_exc()
         except BaseException:  # ctypes would swallow it and libfuse would read a random number
-            traceback.print_exc()
+            return self._failed()
+
+    @staticmethod
+    def _failed() -> int:
+        # what the emulated kernel refuses has an errno; anything else is a bug
+        error = sys.exception()
+        if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+            return -error.errno
+        traceback.print_exc()
         sys.stderr.flush()
         return -errno.EIO
 
@@ -149,6 +174,8 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         return self.paths.get(path) or self._look_up(path)
 
     def _look_up(self, path: bytes) -> tuple[bytes, Entry] | None:
+        if self.vanished and any(above.encode("utf-8", "surrogateescape") in self.vanished for above in _upwards(path)):
+            return None
         text = path.decode("utf-8", "surrogateescape")
         entry, passing = self._entry(text)
         if entry is None:
@@ -216,17 +243,80 @@ class Server(fuse.FUSE):  # type: ignore[misc]
         self.paths.pop(path, None)
         return 0
 
+    # --- when the machine changes -------------------------------------------------------
+
+    def _changed(self, old: Machine, new: Machine) -> None:
+        stale = self.cached.change(self.tree.root_of(old), self.tree.root_of(new))
+        if stale.gone:
+            for handle in list(self.handles.values()):
+                if not stale.gone.isdisjoint(_upwards(handle.path)):
+                    handle.gone, handle.file, handle.data = True, None, None
+            for path in list(self.kept):
+                if not stale.gone.isdisjoint(_upwards(path)):
+                    del self.kept[path]
+        self.notifier.post(stale)
+        self._notify(old, new)
+        if old.faults != new.faults:
+            self.faults = Faults(new.faults)
+
+    def _fail(self, access: str, path: bytes) -> int | None:
+        # what the faults in force do to an access: OSError, a delay, or how many bytes a read gives at most
+        text = path.decode("utf-8", "surrogateescape")[1:]
+        short = None
+        for fault in self.faults.due(access, text) if text != FAULTS_PATH else ():
+            time.sleep(fault.delay)
+            if fault.errno:
+                raise OSError(fault.errno, os.strerror(fault.errno))
+            short = fault.short if short is None else short
+        return short
+
+    def _fail_listing(self, path: bytes, directory: Directory[Any]) -> None:
+        # what had vanished is back, and what vanishes now is still named; told before the kernel locks the directory
+        self._fail("list", path)
+        listing = self._listing(directory)
+        below = path.rstrip(b"/") + b"/"
+        back = {name for name in self.vanished if name.startswith(below) and b"/" not in name[len(below) :]}
+        names = [below + name.encode("utf-8", "surrogateescape") for name in listing.names]
+        lost = {name for name in names if any(fault.vanish for fault in self.faults.due("list", os.fsdecode(name[1:])))}
+        self.vanished = self.vanished - back | lost
+        self._forget()
+        self.notifier.post(self.cached.names(path.rstrip(b"/"), [name[len(below) :] for name in back | lost]))
+        self.notifier.settle()
+
+    def _ghost(self, path: bytes) -> bytes | None:
+        # fstat(2) of an object that is gone goes on to say what it said last
+        return next((handle.stat for handle in self.handles.values() if handle.gone and handle.path == path), None)
+
     # --- what is asked all the time ---------------------------------------------------
 
     def getattr(self, path: bytes, buf: Any) -> int:
+        opcode, nodeid = self.session.header()
+        if opcode == LOOKUP:
+            self._looked_up(path, nodeid)
         if self.generation == self.tree.generation:
             known = self.paths.get(path) or self._look_up(path)
         else:
             known = self._find(path)
         if known is None:
-            return -errno.ENOENT
+            ghost = None if opcode == LOOKUP else self._ghost(path)
+            if ghost is None:
+                return -errno.ENOENT
+            ctypes.memmove(buf, ghost, _STAT_SIZE)
+            return 0
         ctypes.memmove(buf, known[0], _STAT_SIZE)
         return 0
+
+    def _looked_up(self, path: bytes, nodeid: int) -> None:
+        # before the tree is asked: a change that comes between is told to the kernel after this answer
+        parent, _, name = path.rpartition(b"/")
+        cls = None
+        if not self.cached.knows(parent):
+            found = self._find(parent or b"/")
+            if found is not None and isinstance(found[1], Directory):
+                cls = type(found[1])
+                if fixed(cls):
+                    return
+        self.cached.looked_up(parent, nodeid, name, cls)
 
     def fgetattr(self, path: bytes, buf: Any, fip: Any) -> int:
         return self.getattr(path, buf)
@@ -246,39 +336,59 @@ class Server(fuse.FUSE):  # type: ignore[misc]
             return -errno.EACCES
         if flags & os.O_DIRECT:
             return -errno.EINVAL
-        handle = self.next_handle = self.next_handle + 1
-        opened = self.handles[handle] = _Open(file, self.generation, bool(flags & os.O_NONBLOCK))
+        if self.faults:
+            self._fail("open", path)
+        opened = _Open(path, known[0], file, self.generation, bool(flags & os.O_NONBLOCK))
         opened.passing, opened.told = path not in self.paths, self.tree.told
-        info.fh = handle
+        info.fh = self._handle(opened)
         return 0
 
-    def read(self, path: bytes, buf: Any, size: int, offset: int, fip: Any) -> int:
-        handle = self.handles[fip.contents.fh]
+    def _handle(self, opened: _Open) -> int:
+        handle = self.next_handle = self.next_handle + 1
+        self.handles[handle] = opened
+        return handle
+
+    def opendir(self, path: bytes, fip: Any) -> int:
+        known = self._find(path)
+        if known is None:
+            return -errno.ENOENT
+        if self.faults and isinstance(known[1], Directory):
+            self._fail_listing(path, known[1])
+        fip.contents.fh = self._handle(_Open(path, known[0], None, self.generation))
+        return 0
+
+    def _answer_read(self, number: int, size: int, offset: int) -> bytes | int:
+        try:
+            return self.read(self.handles[number], size, offset)
+        except BaseException:
+            return self._failed()
+
+    def read(self, handle: _Open, size: int, offset: int) -> bytes | int:
+        """One read(2) of an open file: the data, or a negative errno."""
         data = handle.data
-        if not handle.plain and handle.file.sampled and (offset == 0 or data is None):
+        if not handle.plain and handle.file is not None and handle.file.sampled and (offset == 0 or data is None):
             self.tree.sample()
-        stale = handle.generation != self.tree.generation or (handle.passing and handle.told != self.tree.told)
-        if stale and not self._renew(handle, path):
+        if self._is_stale(handle):
+            self._renew(handle)
+        file = handle.file
+        if file is None:
             return -errno.ENODEV
-        if not handle.plain and handle.file.reader is Reader.RECORDS:
-            return self._read_record(handle, buf, size)
+        if self.faults:
+            short = self._fail("read", handle.path)
+            size = size if short is None else min(size, short)
+        if not handle.plain and file.reader is Reader.RECORDS:
+            return self._read_record(handle, file, size)
         if offset == 0 or data is None:
-            data = handle.data = content(handle.file) if handle.passing else self._text(handle.file)
-        length = len(data)
-        if not handle.plain and handle.file.reader is Reader.CPUMASK:
+            handle.unseen = False
+            data = handle.data = content(file) if handle.passing else self._text(file)
+        if not handle.plain and file.reader is Reader.CPUMASK:
             # cpumap_print_to_pagebuf(): every read ends one byte early, and past the end is EPERM
-            if offset >= handle.file.size:
-                return 0
-            if offset > length:
+            if offset >= file.size:
+                return b""
+            if offset > len(data):
                 return -errno.EPERM
-            size = min(size, length + 1 - offset) - 1
-        if offset >= length or size <= 0:
-            return 0
-        if offset or size < length:
-            data = data[offset : offset + size]
-            length = len(data)
-        ctypes.memmove(buf, data, length)
-        return length
+            size = min(size, len(data) + 1 - offset) - 1
+        return data[offset : offset + size] if offset or size < len(data) else data
 
     def _text(self, file: File) -> bytes:
         # a machine never changes: what one of its files shows is shown once, unless it is made of the host's
@@ -289,31 +399,84 @@ class Server(fuse.FUSE):  # type: ignore[misc]
             text = self.texts[file] = content(file)
         return text
 
-    def _renew(self, handle: _Open, path: bytes) -> bool:
-        # the machine has changed: what an open file shows next is the new one's, if it is still there
-        known = self._find(path)
-        if known is None or not isinstance(known[1], File):
-            return False
-        handle.file, handle.generation, handle.told = known[1], self.generation, self.tree.told
-        return True
+    def _is_stale(self, handle: _Open) -> bool:
+        return handle.generation != self.tree.generation or (handle.passing and handle.told != self.tree.told)
 
-    def _read_record(self, handle: _Open, buf: Any, size: int) -> int:
-        data = handle.file.show()
-        if handle.at >= len(data):
-            return -errno.EAGAIN if handle.nonblocking else 0
-        end = data.index(b"\n", handle.at) + 1
-        while data[end : end + 1] == b" ":
-            end = data.index(b"\n", end) + 1
-        if end - handle.at > size:
+    def _renew(self, handle: _Open) -> None:
+        # the machine has changed: what an open file shows next is the new one's, if it is still there
+        known = None if handle.gone else self._find(handle.path)
+        handle.file = known[1] if known is not None and isinstance(known[1], File) else None
+        handle.gone = handle.file is None
+        handle.generation, handle.told = self.generation, self.tree.told
+
+    def _read_record(self, handle: _Open, file: File, size: int) -> bytes | int:
+        assert file.records is not None
+        records = file.records()
+        handle.at = min(handle.at, records.end)  # after a reboot they begin anew
+        if handle.at < records.first:  # those that it had not read yet are gone
+            handle.at = records.first
+            return -errno.EPIPE
+        if handle.at >= records.end:
+            return -errno.EAGAIN if handle.nonblocking else b""
+        part = records.text(handle.at).encode()
+        if len(part) > size:
             return -errno.EINVAL
-        part = data[handle.at : end]
-        handle.at = end
-        ctypes.memmove(buf, part, len(part))
-        return len(part)
+        handle.at += 1
+        return part
+
+    def poll(self, path: bytes, fip: Any, waiter: int | None, events: Any) -> int:
+        handle = self.handles[fip.contents.fh]
+        if waiter is not None:  # before the events: one that comes between finds who waits
+            handle.waiter, before = waiter, handle.waiter
+            if before is not None:
+                drop(before)
+        events[0] = self._events(handle)
+        return 0
+
+    def _events(self, handle: _Open) -> int:
+        # kernfs_generic_poll(): readable always; an event since the last read, also none read yet, is POLLPRI
+        if self._is_stale(handle):
+            self._renew(handle)
+        if handle.file is None:
+            return select.POLLIN | select.POLLPRI | select.POLLERR
+        if handle.file.records is not None:
+            return READABLE if handle.at < handle.file.records().end else 0
+        always = READABLE | select.POLLOUT | select.POLLWRNORM
+        return always | select.POLLPRI | select.POLLERR if handle.unseen else always
+
+    def _notify(self, old: Machine, new: Machine) -> None:
+        # sysfs_notify() of what shows another value now, and a wake-up where a record has come
+        for handle in list(self.handles.values()):
+            file = handle.file
+            if not handle.gone:
+                if file is None or not (file.notifies or file.records):
+                    continue
+                text = handle.path.decode("utf-8", "surrogateescape")
+                was, now = (self._file(machine, text) for machine in (old, new))
+                if now is not None and was is not None:
+                    if now.records is not None and was.records is not None:
+                        if now.records().end == was.records().end:
+                            continue
+                    elif now.show() == was.show():
+                        continue
+                    handle.unseen = True
+            waiter, handle.waiter = handle.waiter, None
+            if waiter is not None:
+                wake(waiter)
+
+    def _file(self, machine: Machine, path: str) -> File | None:
+        entry: Entry | None = self.tree.root_of(machine)
+        for name in path.split("/")[1:]:
+            entry = entry.lookup(name, self.tree.tiers) if isinstance(entry, Directory) else None
+        return entry if isinstance(entry, File) else None
 
     def release(self, path: bytes, fip: Any) -> int:
-        del self.handles[fip.contents.fh]
+        handle = self.handles.pop(fip.contents.fh)
+        if handle.waiter is not None:
+            drop(handle.waiter)
         return 0
+
+    releasedir = release
 
     def readlink(self, path: bytes, buf: Any, size: int) -> int:
         known = self._find(path)
@@ -326,16 +489,15 @@ class Server(fuse.FUSE):  # type: ignore[misc]
 
     def readdir(self, path: bytes, buf: Any, filler: Any, offset: int, fip: Any) -> int:
         known = self._find(path)
-        if known is None or not isinstance(known[1], Directory):
-            return -errno.ENOENT
+        text = path.decode("utf-8", "surrogateescape")
+        handle = self.handles[fip.contents.fh]
+        if handle.gone or known is None or not isinstance(known[1], Directory):
+            handle.gone = True
+            return self._nothing_left(text, buf, filler, offset)
         here = known[1].path
         passing = type(known[1]).OF_TASKS
-        listing = None if passing else self.listings.get(here)
-        if listing is None:
-            listing = self._list(known[1])
-            if not passing:
-                self.listings[here] = listing
-        entry = fuse.c_stat()
+        listing = self._listing(known[1])
+        entry = c_stat()
         seen = ctypes.pointer(entry)
         if offset == 0:
             entry.st_mode, entry.st_ino = stat.S_IFDIR, inode_number(here or "/")
@@ -352,11 +514,16 @@ class Server(fuse.FUSE):  # type: ignore[misc]
             del self.listings[here]
         return 0
 
-    def _list(self, directory: Directory[Any]) -> Entries:
-        if len(self.listings) >= CACHED_PATHS // 16:
-            self.listings.clear()
-            self.rows.clear()
-        return self.tree.entries(directory)
+    def _listing(self, directory: Directory[Any]) -> Entries:
+        if type(directory).OF_TASKS:
+            return self.tree.entries(directory)
+        listing = self.listings.get(directory.path)
+        if listing is None:
+            if len(self.listings) >= CACHED_PATHS // 16:
+                self.listings.clear()
+                self.rows.clear()
+            listing = self.listings[directory.path] = self.tree.entries(directory)
+        return listing
 
     def _rows(self, here: str, listing: Entries, offset: int, passing: bool) -> Iterable[_Row]:
         if passing or len(listing.names) > CACHED_NAMES:
@@ -366,11 +533,28 @@ class Server(fuse.FUSE):  # type: ignore[misc]
             rows = self.rows[here] = list(_rows(here, listing, 2))
         return rows if offset == 2 else rows[bisect_left(listing.offsets, offset) :]
 
+    def _nothing_left(self, text: str, buf: Any, filler: Any, offset: int) -> int:
+        # a removed directory lists itself and its parent, and nothing more where it was half read
+        entry = c_stat()
+        if offset == 0:
+            entry.st_mode, entry.st_ino = stat.S_IFDIR, inode_number(text)
+            filler(buf, b".", entry, DOT_OFFSET)
+            filler(buf, b"..", entry, LAST_OFFSET)
+        return 0
+
     # --- what sysfs refuses, and how ---------------------------------------------------
 
     def write(self, path: bytes, buf: Any, size: int, offset: int, fip: Any) -> int:
         # one write is one store, whatever the offset, and a page of it at most
-        return self.tree.write(path.decode("utf-8", "surrogateescape"), ctypes.string_at(buf, min(size, PAGE_SIZE)))
+        if self.handles[fip.contents.fh].gone:
+            return -errno.ENODEV
+        if self.faults:
+            self._fail("write", path)
+        data = ctypes.string_at(buf, min(size, PAGE_SIZE))
+        try:
+            return self.tree.write(path.decode("utf-8", "surrogateescape"), data)
+        finally:
+            self.notifier.settle()
 
     def create(self, path: bytes, mode: int, fip: Any) -> int:
         return -errno.EACCES
@@ -381,7 +565,7 @@ class Server(fuse.FUSE):  # type: ignore[misc]
     def _not_permitted(self, *_: Any) -> int:
         return -errno.EPERM
 
-    mkdir = unlink = rmdir = symlink = rename = link = _not_permitted
+    mkdir = symlink = link = _not_permitted
 
     def truncate(self, path: bytes, length: int) -> int:
         # the size stays; O_TRUNC arrives as this, and sets every time to now
@@ -414,42 +598,43 @@ class Server(fuse.FUSE):  # type: ignore[misc]
 
     def init(self, conn: Any) -> int:
         self.ready()
+        for start in self.tree.starting:
+            start()
         return 0
+
+
+def _upwards(path: bytes) -> Iterator[str]:
+    # the path and every directory above it
+    text = path.decode("utf-8", "surrogateescape")
+    while text:
+        yield text
+        text = text.rpartition("/")[0]
 
 
 def serve(tree: Tree, mountpoint: str, ready: Callable[[], None]) -> None:
     """
-    Serve `tree` at `mountpoint` until it is unmounted or the process gets SIGTERM or
+    Serve `tree` at `mountpoint` until it is unmounted or the process gets SIGTERM, SIGHUP or
     SIGINT; `ready` is called once the kernel has begun to talk to us. UserError if libfuse cannot mount.
     """
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)  # what is kept for the paths looked at makes no cycles
-    everybody = {"allow_other": True} if os.geteuid() == 0 else {}
+    options = [
+        "direct_io",
+        "default_permissions",
+        "use_ino",
+        f"entry_timeout={FOREVER}",
+        f"attr_timeout={FOREVER}",
+        f"negative_timeout={FOREVER}",
+        "fsname=tdxfs",
+        "subtype=tdxfs",
+    ]
+    if os.geteuid() == 0:
+        options.append("allow_other")
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as said:  # by libfuse and fusermount: the reason, if they cannot mount
         os.dup2(said.fileno(), 2)
-
-        def mounted() -> None:
-            os.dup2(stderr, 2)
-            ready()
-
         try:
-            Server(
-                tree,
-                mountpoint,
-                mounted,
-                foreground=True,
-                nothreads=True,
-                direct_io=True,
-                default_permissions=True,
-                use_ino=True,
-                entry_timeout=FOREVER,
-                attr_timeout=FOREVER,
-                negative_timeout=FOREVER,
-                fsname="tdxfs",
-                subtype="tdxfs",
-                **everybody,
-            )
+            server = Server(tree, mountpoint, ready, ",".join(options))
         except RuntimeError as error:
             said.seek(0)
             reason = "; ".join(said.read().decode("utf-8", "replace").split("\n")[:-1])
@@ -457,3 +642,4 @@ def serve(tree: Tree, mountpoint: str, ready: Callable[[], None]) -> None:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+    server.serve()

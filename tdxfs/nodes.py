@@ -36,9 +36,12 @@ def generic_initiators(machine: Machine) -> frozenset[int]:
 @lru_cache(maxsize=4)
 def has_memory(machine: Machine) -> frozenset[int]:
     """N_MEMORY: nodes with a memory block online."""
-    return frozenset(
-        nid for nid, blocks in machine.node_blocks.items() if any(block.online for _, _, block in blocks.runs())
-    )
+    return frozenset(nid for nid in machine.node_blocks if is_memory_node(machine, nid))
+
+
+def is_memory_node(machine: Machine, nid: int) -> bool:
+    """Whether a node has a memory block online."""
+    return nid in machine.node_blocks and any(block.online for block in machine.node_blocks[nid].values)
 
 
 @lru_cache(maxsize=4)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Collection, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from attrs import define, field
 
@@ -91,13 +91,29 @@ class Between(Directory[Place]):
         absent = self.machine.topology.absent
         return place.exists(self.machine, tiers) and not (absent and f"{self.path}/{name}" in absent)
 
-    def lookup(self, name: str, tiers: Collection[Tier] = ALL_TIERS) -> Entry | None:
+    def _place(self, name: str, tiers: Collection[Tier]) -> Directory[Any] | None:
         place = self.key.below.get(name)
-        if place is not None and self._there(name, place, tiers):
-            between = self.BELOW.get(name, Between)(f"{self.path}/{name}", self.machine, place)
-            return between if place.below else between._own(tiers)
+        if place is None or not self._there(name, place, tiers):
+            return None
+        between = self.BELOW.get(name, Between)(f"{self.path}/{name}", self.machine, place)
+        return between if place.below else between._own(tiers)
+
+    def lookup(self, name: str, tiers: Collection[Tier] = ALL_TIERS) -> Entry | None:
+        place = self._place(name, tiers)
+        if place is not None:
+            return place
         own = self._own(tiers)
         return own and own.lookup(name, tiers)
+
+    def compare(
+        self, old: Self, tiers: Collection[Tier] = ALL_TIERS
+    ) -> Iterator[tuple[str, Entry | None, Entry | None]]:
+        for name, place in self.key.below.items():
+            if place.below or place.cls is None or not place.cls.untouched(old.machine, self.machine):
+                yield name, old._place(name, tiers), self._place(name, tiers)
+        before, after = old._own(tiers), self._own(tiers)
+        if before is not None and after is not None and not after.untouched(before.machine, after.machine):
+            yield from after.compare(before, tiers)
 
     def entries(self, tiers: Collection[Tier] = ALL_TIERS) -> Iterator[tuple[str, int]]:
         for name, place in self.key.below.items():

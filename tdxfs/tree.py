@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from threading import Lock
 from typing import Any
 
@@ -18,6 +18,7 @@ from tdxfs import processes
 from tdxfs.errors import AccessDenied, NoDevice, NoEntry, NotADirectory, Refusal
 from tdxfs.model import PAGE_SIZE, Machine, changed
 from tdxfs.sysfs.attribute import ALL_TIERS, Directory, Entry, File, Link, Tier
+from tdxfs.uevents import following
 
 LAST_OFFSET = 0x7FFFFFFF
 """d_off of the last entry of every directory, as kernfs (INT_MAX)."""
@@ -133,33 +134,47 @@ class Tree:
         """Changes of the machine, those of its tasks alone aside."""
         self.told = 0
         """Changes of its tasks alone: only directories that are `OF_TASKS` and sampled files show another thing."""
+        self.watchers: list[Callable[[Machine, Machine], None]] = []
+        """Called with the machine before and after each change, in order, while no other change can happen."""
+        self.starting: list[Callable[[], None]] = []
+        """Called once when the tree is mounted."""
+        self.journal: Callable[[str, bytes, int], None] = lambda path, data, refused: None
+        """Called with each write that changes the machine, before it does, and the errno of its refusal or 0."""
 
     @property
     def machine(self) -> Machine:
         return self._machine
 
-    def apply(self, transition: Callable[[Machine], Machine]) -> None:
+    def apply(
+        self, transition: Callable[[Machine], Machine], record: Callable[[int], None] = lambda refused: None
+    ) -> None:
         """
         Make what `transition` makes of the current machine the current one. A Refusal passes through, after
-        the machine that it leaves, if any, has become the current one.
+        the machine that it leaves, if any, has become the current one. `record` is called before the machine
+        becomes another, with the errno of the refusal or 0; what it raises leaves everything as it was.
         """
         with self._lock:
             try:
-                self._become(transition(self._machine))
+                machine = transition(self._machine)
             except Refusal as refusal:
                 if refusal.machine is not None:
-                    self._become(refusal.machine)
+                    self._become(refusal.machine, partial(record, refusal.errno or 0))
                 raise
+            self._become(machine, partial(record, 0))
 
-    def _become(self, machine: Machine) -> None:
+    def _become(self, machine: Machine, record: Callable[[], None]) -> None:
         if machine is not self._machine:
-            before, self._machine = self._machine, machine.after(self._machine)
+            record()
+            before = self._machine
+            self._machine = machine.after(before, uevents=following(before, machine, self.root_of))
             if _differ_in_tasks_only(before, machine):
                 self.told += 1
-                return
-            self.generation += 1
-            if machine.knobs and _has_lost(before, machine):
-                self._forget_knobs()
+            else:
+                self.generation += 1
+                if machine.knobs and _has_lost(before, machine):
+                    self._forget_knobs()
+            for watcher in self.watchers:
+                watcher(before, self._machine)
 
     def _forget_knobs(self) -> None:
         # what was written to files of objects that are gone is not there when their like comes
@@ -201,12 +216,16 @@ class Tree:
                 raise AccessDenied(path)
             return entry.store(data) if data else machine
 
-        self.apply(store)
+        self.apply(store, lambda refused: self.journal(path, data, refused))
         return len(data)
 
     @property
     def root(self) -> Directory[Any]:
-        return self._root("", self._machine, None)
+        return self.root_of(self._machine)
+
+    def root_of(self, machine: Machine) -> Directory[Any]:
+        """The root of the tree as it is on a machine."""
+        return self._root("", machine, None)
 
     def lookup(self, path: str) -> Entry:
         """

@@ -7,13 +7,11 @@ import ctypes
 import errno
 import mmap
 import os
-import select
 
 from attrs import frozen
-from syscalls import LIBC, answer, can_open, libc, opened, poll
+from syscalls import LIBC, answer, can_open, libc, opened
 
 UNSUPPORTED = errno.errorcode[errno.EOPNOTSUPP]
-EVERY_EVENT = select.POLLIN | select.POLLPRI | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
 MNT_FLAGS = {os.ST_NOSUID: "nosuid", 4: "nodev"}
 
 
@@ -44,11 +42,6 @@ def _mmap(machine):
             return mapped
         mapped.close()
         return "mapped"
-
-
-def _poll_before_reading(machine):
-    with opened(machine.possible) as file:
-        return hex(poll(file, EVERY_EVENT))
 
 
 def _end_after_sendfile(machine):
@@ -115,9 +108,6 @@ DIFFERENCES = (
     Difference("st_ino of /sys", 1, "a hash", "/sys and /proc are on one file system here", _root_number),
     Difference(
         "mmap MAP_PRIVATE of an attribute", "ENODEV", "mapped", "the kernel's FUSE maps through the page cache", _mmap
-    ),
-    Difference(
-        "poll before the first read", "0x14f", "0x145", "no urgent event without a notification", _poll_before_reading
     ),
     Difference(
         "SEEK_END after sendfile or splice",

@@ -8,7 +8,7 @@ from typing import Any
 from tdxfs.kmsg import format_kmsg, user_said
 from tdxfs.model import Machine
 from tdxfs.sysfs.attribute import CharDevices, Directory, Reader, ro
-from tdxfs.sysfs.codec import TEXT
+from tdxfs.sysfs.codec import RECORDS, Records
 from tdxfs.sysfs.dax import dax_major
 
 
@@ -17,10 +17,13 @@ class DevRoot(Directory[Any]):
 
     WHAT = "/dev"
 
-    @ro(TEXT, mode=0o644, size=0, reader=Reader.RECORDS)
-    def kmsg(self) -> str:
-        """The kernel log, one record per read: priority,sequence,microseconds,flags;text."""
-        return format_kmsg(self.machine.log)
+    @ro(RECORDS, mode=0o644, size=0, reader=Reader.RECORDS)
+    def kmsg(self) -> Records:
+        """
+        The kernel log, one record per read: priority,sequence,microseconds,flags;text. At the end a read
+        returns 0, EAGAIN with O_NONBLOCK, and poll waits for the next record.
+        """
+        return Records(self.machine.log, format_kmsg)
 
     @kmsg.store
     def _log(self, text: str) -> Machine:

@@ -46,13 +46,14 @@ import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 from enum import Enum
 from functools import lru_cache
-from typing import Any, ClassVar, Generic, TypeAlias, TypeVar, cast
+from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar, cast
 
 from attrs import define, frozen
 
+from tdxfs.delta import differing
 from tdxfs.errors import InvalidValue, NotPermitted, Refusal
 from tdxfs.model import PAGE_SIZE, Build, Machine, kernel_at_least
-from tdxfs.sysfs.codec import Codec
+from tdxfs.sysfs.codec import Codec, Records
 
 UNSET: Any = None
 """Default of what every declaration is given."""
@@ -84,7 +85,7 @@ class Reader(Enum):
     CPUMASK = "cpumask"
     """cpumap_print_to_pagebuf(): short reads, EPERM past the end (facts: sysfs-semantics 7.2)."""
     RECORDS = "records"
-    """One record per read(2), as /dev/kmsg."""
+    """One record per read(2), as /dev/kmsg; at the end 0, not a wait: poll(2) waits for the next one."""
 
 
 @define(eq=False)
@@ -106,6 +107,10 @@ class File:
     """Files of the running system that `edit` changes into what it shows; none: `show` makes it."""
     edit: Callable[..., str] = UNSET
     """Their texts -> its own."""
+    notifies: bool = False
+    """Whether poll(2) reports a change of what it shows."""
+    records: Callable[[], Records] | None = None
+    """What a file of `Reader.RECORDS` is read from."""
     nlink: ClassVar[int] = 1
 
 
@@ -179,6 +184,8 @@ class Attribute(_Declared, Generic[D, V]):
     mode: int = 0o444
     size: int | Callable[[Machine], int] = PAGE_SIZE
     reader: Reader = Reader.TEXT
+    notifies: bool = False
+    """Whether the kernel calls sysfs_notify() when the value changes."""
     rdev: Callable[[D], int] | None = None
     type: int = stat.S_IFREG
     show_value: Callable[[D], V] = UNSET
@@ -225,7 +232,14 @@ class Attribute(_Declared, Generic[D, V]):
                 return _no_store(data)
             return self.store_value(directory, (self.takes or self.codec).parse(data))
 
-        return File(self.type | mode, size, show, store, self.reader, rdev, self.sampled)
+        def records() -> Records:
+            return cast(Records, self.show_value(directory))
+
+        streams = self.reader is Reader.RECORDS
+        return File(
+            self.type | mode, size, show, store, self.reader, rdev,
+            sampled=self.sampled, notifies=self.notifies, records=records if streams else None,
+        )  # fmt: skip
 
 
 def _no_store(data: bytes) -> Machine:
@@ -342,6 +356,17 @@ class _Family(_Declared, Generic[D]):
     def names(self, directory: D) -> Iterator[str]:
         return map(self.name_of, self.keys(directory))
 
+    def compare(self, old: D, new: D) -> Iterator[tuple[str, Entry | None, Entry | None]]:
+        """What `Directory.compare` says, of this family."""
+        before, after = self.keys(old), self.keys(new)
+        for key in differing(before, after):
+            yield self._both(old, new, key, key in before, key in after)
+
+    def _both(self, old: D, new: D, key: Any, was: bool, now: bool) -> tuple[str, Entry | None, Entry | None]:
+        name = self.name_of(key)
+        make: Callable[[D, str, Any], Entry] = cast(Any, self).make
+        return name, make(old, name, key) if was else None, make(new, name, key) if now else None
+
 
 @define(eq=False)
 class Directories(_Family[D]):
@@ -351,6 +376,20 @@ class Directories(_Family[D]):
     nested: bool = False
     """Whether the child's key is (this directory's key, its own)."""
     type: ClassVar[int] = stat.S_IFDIR
+
+    def compare(self, old: D, new: D) -> Iterator[tuple[str, Entry | None, Entry | None]]:
+        yield from super().compare(old, new)
+        before, after = self.keys(old), self.keys(new)
+        touched = self.cls.touched(old.machine, new.machine)
+        if touched is None:
+            keys: Iterable[Any] = after
+        elif self.nested:
+            keys = (key for owner, key in touched if owner == new.key)
+        else:
+            keys = touched
+        for key in keys:
+            if key in before and key in after:
+                yield self._both(old, new, key, True, True)
 
     def make(self, directory: D, name: str, key: Any) -> Directory[Any]:
         return self.cls(f"{directory.path}/{name}", directory.machine, (directory.key, key) if self.nested else key)
@@ -464,9 +503,30 @@ class Directory(Generic[K]):
                     declared[value.name] = cast(Any, value)
         cls.DECLARED, cls.FAMILIES = declared, tuple(families)
 
+    FOLLOWS: ClassVar[Any] = None
+    """The function of `delta` that says what is `touched`; None: nothing where all is fixed, otherwise anything."""
+    FLEETING: ClassVar[bool] = False
+    """Whether its entries are too dear to compare: at a change the kernel forgets all that it knows of them."""
+
     def __contains__(self, name: str) -> bool:
         """Whether Linux shows an entry called `name` in it."""
         return self.lookup(name, (Tier.KERNEL,)) is not None
+
+    @classmethod
+    def touched(cls, old: Machine, new: Machine) -> Collection[Any] | None:
+        """
+        Keys of those directories of this class in or below which names may come or go, or stat(2) say something
+        else, when `new` follows `old`; None: any of them.
+        """
+        if cls.FOLLOWS is not None:
+            return cast("Collection[Any] | None", cls.FOLLOWS(old, new))
+        return () if fixed(cls) else None
+
+    @classmethod
+    def untouched(cls, old: Machine, new: Machine) -> bool:
+        """Whether no directory of this class is touched."""
+        touched = cls.touched(old, new)
+        return touched is not None and not touched
 
     @classmethod
     def exists(cls, machine: Machine) -> bool:
@@ -500,6 +560,25 @@ class Directory(Generic[K]):
             for name in family.names(self):
                 yield name, family.type
 
+    def compare(
+        self, old: Self, tiers: Collection[Tier] = ALL_TIERS
+    ) -> Iterator[tuple[str, Entry | None, Entry | None]]:
+        """
+        The entries that may differ from those of `old`, the same directory of another machine: name, entry there
+        and entry here, None where there is none. A subdirectory is one if anything below it may differ.
+        """
+        shown = self._shown(tiers)
+        for declared in shown.variable:
+            asleep = (
+                isinstance(declared, Subdirectory)
+                and declared.is_visible is None
+                and declared.cls.untouched(old.machine, self.machine)
+            )
+            if not asleep:
+                yield declared.name, declared.entry(old), declared.entry(self)
+        for family in shown.families:
+            yield from family.compare(old, self)
+
     def nlink(self, tiers: Collection[Tier] = ALL_TIERS) -> int:
         """2 + subdirectories, as kernfs counts; families are counted, not listed."""
         shown = self._shown(tiers)
@@ -517,6 +596,7 @@ class _Shown:
     declared: dict[str, Attribute[Any, Any] | Edited[Any] | LinkTo[Any] | Subdirectory[Any]]
     subdirectories: tuple[Subdirectory[Any], ...]
     families: tuple[Directories[Any] | Links[Any] | Files[Any] | CharDevices[Any], ...]
+    variable: tuple[Attribute[Any, Any] | Edited[Any] | LinkTo[Any] | Subdirectory[Any], ...]
 
 
 @lru_cache(maxsize=4096)
@@ -526,6 +606,7 @@ def _shown(cls: DirectoryClass, build: Build, tiers: frozenset[Tier]) -> _Shown:
         declared,
         tuple(one for one in declared.values() if isinstance(one, Subdirectory)),
         tuple(family for family in cls.FAMILIES if family.on(cls, build, tiers)),
+        tuple(one for one in variable(cls) if one.name in declared),
     )
 
 
@@ -544,6 +625,7 @@ def ro(
     since: str = "",
     until: str = "",
     sampled: bool = False,
+    notifies: bool = False,
 ) -> Callable[[Callable[[D], V]], Attribute[D, V]]:
     """
     A file that is shown, 0444 unless `mode` says otherwise; the function returns its value. Before a `sampled` one
@@ -553,7 +635,8 @@ def ro(
     def declare(show: Callable[[D], V]) -> Attribute[D, V]:
         return Attribute(
             name=name, doc=_doc(show), tier=tier, since=since, until=until,
-            codec=codec, mode=mode, size=size, reader=reader, show_value=show, sampled=sampled,
+            codec=codec, mode=mode, size=size, reader=reader,
+            show_value=show, sampled=sampled, notifies=notifies,
         )  # fmt: skip
 
     return declare
@@ -606,6 +689,39 @@ def subdirectory(
         return Subdirectory(name=name, doc=_doc(test), tier=tier, since=since, until=until, cls=cls, is_visible=test)
 
     return declare
+
+
+def variable(cls: DirectoryClass) -> tuple[Attribute[Any, Any] | Edited[Any] | LinkTo[Any] | Subdirectory[Any], ...]:
+    """The declarations of a class whose entry may depend on more than the kernel's version."""
+    found = _VARIABLE.get(cls)
+    if found is None:
+        found = _VARIABLE[cls] = tuple(declared for declared in cls.DECLARED.values() if _varies(declared))
+    return found
+
+
+def _varies(declared: Attribute[Any, Any] | Edited[Any] | LinkTo[Any] | Subdirectory[Any]) -> bool:
+    if isinstance(declared, Attribute):
+        return (
+            declared.is_visible is not None
+            or declared.dynamic_mode is not None
+            or declared.rdev is not None
+            or not isinstance(declared.size, int)
+        )
+    if isinstance(declared, Subdirectory):
+        return declared.is_visible is not None or not fixed(declared.cls)
+    return isinstance(declared, LinkTo)
+
+
+def fixed(cls: DirectoryClass) -> bool:
+    """Whether nothing in or below a directory of a class ever comes, goes or changes its stat(2)."""
+    return (
+        not cls.FAMILIES
+        and cls.compare is Directory.compare
+        and all(isinstance(declared, LinkTo) for declared in variable(cls))
+    )
+
+
+_VARIABLE: dict[DirectoryClass, tuple[Attribute[Any, Any] | Edited[Any] | LinkTo[Any] | Subdirectory[Any], ...]] = {}
 
 
 def always(cls: DirectoryClass, *, name: str = "", tier: Tier = Tier.KERNEL, since: str = "") -> Subdirectory[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from tdxfs import nodes
+from tdxfs import delta, nodes
 from tdxfs.errors import Busy, NoDevice, NotPermitted
 from tdxfs.model import Driver, Machine, changed
 from tdxfs.sysfs import paths
@@ -138,6 +138,7 @@ class DaxDriver(DriverDir):
     """A dax driver and the devices it is bound to."""
 
     WHAT = "/sys/bus/dax/drivers/<driver>"
+    FOLLOWS = staticmethod(delta.dax)
 
     bind = wo(LINE, "The name of a device to bind.")
     unbind = wo(LINE, "The name of a device to unbind.")

@@ -135,6 +135,32 @@ def _scan_stat(text: str) -> dict[str, int]:
     return {name: int(value) for name, value in (line.rsplit(None, 1) for line in text.splitlines())}
 
 
+@frozen
+class Records:
+    """A stream of numbered records, of which the newest are kept, as ``/dev/kmsg`` has them."""
+
+    kept: Sequence[Any]
+    format: Callable[[int, Any], str]
+    """Number and record -> its line."""
+    first: int = 0
+    """Number of the oldest that is kept."""
+
+    @property
+    def end(self) -> int:
+        """Number of the next one."""
+        return self.first + len(self.kept)
+
+    def numbers(self) -> range:
+        return range(self.first, self.end)
+
+    def text(self, number: int) -> str:
+        return self.format(number, self.kept[number - self.first])
+
+
+def _unread(text: str) -> Records:
+    raise ValueError("records are not imported")
+
+
 def _format_choice(choice: tuple[str, Sequence[str]]) -> str:
     selected, words = choice
     return " ".join(f"[{word}]" if word == selected else word for word in words)
@@ -175,6 +201,9 @@ STAT: Codec[Mapping[str, int]] = Codec(
 )
 CHOICE: Codec[tuple[str, Sequence[str]]] = Codec(
     "words, the selected one in brackets", _format_choice, _scan_choice, lambda choice: choice[0]
+)
+RECORDS: Codec[Records] = Codec(
+    "records, one per read", lambda records: "".join(map(records.text, records.numbers())), _unread, newline=""
 )
 TEXT: Codec[str] = Codec("text", _itself, _itself, newline="")
 """Whole text, verbatim: no newline is added."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from tdxfs import delta
 from tdxfs.errors import Busy, InvalidValue, OutOfRange
 from tdxfs.model import Cpu, Machine
 from tdxfs.sysfs import paths
@@ -101,6 +102,7 @@ class CpuDir(DeviceDir[int]):
     """A present CPU, online or not."""
 
     WHAT = "/sys/devices/system/cpu/cpu<id>"
+    FOLLOWS = staticmethod(delta.cpus)
 
     power = always(CpuPowerDir)
     hotplug = always(CpuHotplugDir)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, ClassVar
 
+from tdxfs import delta
 from tdxfs.errors import Busy, InvalidValue
 from tdxfs.model import DaxRegion, Machine, Provider
 from tdxfs.sysfs import paths
@@ -93,6 +94,7 @@ class CxlDaxRegionDir(CxlDeviceDir):
     """The dax side of a CXL RAM region."""
 
     WHAT = "/sys/bus/cxl/devices/dax_region<id>"
+    FOLLOWS = staticmethod(delta.regions)
     DEVTYPE, NUMBER, DRIVER = "cxl_dax_region", 8, "cxl_dax_region"
 
     dax_region = always(DaxRegionDir)
@@ -111,6 +113,7 @@ class CxlRegionDir(CxlDeviceDir):
     """A CXL RAM region."""
 
     WHAT = "/sys/bus/cxl/devices/region<id>"
+    FOLLOWS = staticmethod(delta.regions)
     DEVTYPE, NUMBER, DRIVER = "cxl_region", 6, "cxl_region"
 
     @ro(WORD)
@@ -189,6 +192,7 @@ class CxlDecoderDir(CxlDeviceDir):
     """A root decoder: a window of physical addresses. It is as large as the region in it."""
 
     WHAT = "/sys/bus/cxl/devices/decoder0.<id>"
+    FOLLOWS = staticmethod(delta.regions)
     DEVTYPE, NUMBER = "cxl_decoder_root", 0
 
     @ro(HEX, mode=0o400)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from tdxfs import delta
 from tdxfs.capability import judge_dax, judge_target_node
 from tdxfs.errors import NoAddress, OutOfRange
 from tdxfs.model import PAGE_SIZE, DaxRegion, DaxState, Driver, Machine, RegionState, kernel_at_least
@@ -84,6 +85,7 @@ class DaxDeviceDir(DeviceDir[Key]):
     """A dax device."""
 
     WHAT = "/sys/bus/dax/devices/dax<region>.<id>"
+    FOLLOWS = staticmethod(delta.dax)
 
     power = always(PowerDir)
 

@@ -8,15 +8,17 @@ from typing import Any
 from attrs import evolve, frozen
 
 from tdxfs.errors import InvalidValue
+from tdxfs.faults import Fault, parse
 from tdxfs.kmsg import format_dmesg
 from tdxfs.mempolicy import zonelists
 from tdxfs.model import Machine
 from tdxfs.policy import Axis, parse_axis
 from tdxfs.ranges import Range
-from tdxfs.sysfs.attribute import Directory, Tier, ro, wo
-from tdxfs.sysfs.codec import LINE, TEXT, WORD, Codec, kstrto
+from tdxfs.sysfs.attribute import Directory, Reader, Tier, ro, rw, wo
+from tdxfs.sysfs.codec import LINE, RECORDS, TEXT, WORD, Codec, Records, kstrto
 from tdxfs.transitions.hotplug import plug_cxl, plug_memory, unplug
 from tdxfs.transitions.policy import reboot
+from tdxfs.uevents import format_uevent
 
 VERBS = {"plug": ("node", "base", "size"), "unplug": ("base",)}
 """Verb of a hotplug request -> the numbers that it takes."""
@@ -65,6 +67,23 @@ AXES: Codec[dict[str, Axis]] = Codec(
 )
 
 
+def _unread(text: str) -> tuple[Fault, ...]:
+    raise ValueError("faults are written one by one")
+
+
+def _fault(text: str) -> Fault | int | None:
+    verb, _, rest = text.strip().partition(" ")
+    if verb == "clear" and not rest:
+        return None
+    return int(rest) if verb == "remove" else parse(text)
+
+
+FAULTS: Codec[tuple[Fault, ...]] = Codec(
+    "faults, a line each", lambda faults: "".join(f"{fault.number}: {fault}\n" for fault in faults), _unread, newline=""
+)
+FAULT: Codec[Fault | int | None] = Codec("a fault, remove NUMBER or clear", str, _fault)
+
+
 class TdxfsDir(Directory[Any]):
     """About the emulated machine itself."""
 
@@ -75,6 +94,34 @@ class TdxfsDir(Directory[Any]):
     def log(self) -> str:
         """The emulated kernel log as dmesg prints it, whole."""
         return format_dmesg(self.machine.log)
+
+    @ro(RECORDS, size=0, reader=Reader.RECORDS)
+    def uevents(self) -> Records:
+        """
+        What the kernel tells udev, one JSON object per line and read. At the end a read returns 0, EAGAIN with
+        O_NONBLOCK, and poll waits for the next one; EPIPE once where the oldest are no longer kept.
+        """
+        kept = self.machine.uevents
+        return Records(kept, format_uevent, kept[0].number if kept else 1)
+
+    @rw(FAULTS, takes=FAULT)
+    def faults(self) -> tuple[Fault, ...]:
+        """
+        Faults in force, a line each: its number, a colon, open, read, write or list, a pattern of paths, and
+        errno=NAME, delay=SECONDS, short=BYTES or vanish, with nth=N, every=N, chance=FRACTION and seed=N. A line
+        without a number adds one; remove NUMBER takes it back, clear all.
+        """
+        return self.machine.faults
+
+    @faults.store
+    def _set_faults(self, what: Fault | int | None) -> Machine:
+        faults = self.machine.faults
+        if isinstance(what, Fault):
+            number = faults[-1].number + 1 if faults else 1
+            return evolve(self.machine, faults=(*faults, evolve(what, number=number)))
+        if what is not None and what not in {fault.number for fault in faults}:
+            raise InvalidValue(f"there is no fault {what}")
+        return evolve(self.machine, faults=tuple(f for f in faults if what is not None and f.number != what))
 
     @ro(LINE)
     def topology(self) -> str:
@@ -114,4 +161,6 @@ class TdxfsDir(Directory[Any]):
         return reboot(self.machine, evolve(self.machine.policies, **axes))
 
 
+FAULTS_PATH = f"{TdxfsDir.WHAT[1:]}/faults"
+"""The one file that no fault is met at."""
 DIRECTORIES = (TdxfsDir,)

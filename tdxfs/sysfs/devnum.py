@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import lru_cache
 
+from tdxfs import delta
 from tdxfs.model import Machine
 from tdxfs.sysfs import paths
 from tdxfs.sysfs.attribute import Directory, links
@@ -26,6 +27,7 @@ class CharDir(Directory[None]):
 
     WHAT = "/sys/dev/char"
     SHARED = True
+    FOLLOWS = staticmethod(delta.dax)
 
     @links("<major>:<minor>", _device)
     def devices(self) -> Collection[tuple[int, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from tdxfs import delta
 from tdxfs.model import Machine, Provider, kernel_at_least
 from tdxfs.sysfs import paths
 from tdxfs.sysfs.attribute import always, directories, links, ro
@@ -36,6 +37,7 @@ class HmemDir(PlatformDeviceDir):
     """A range of soft-reserved memory; key: region id."""
 
     WHAT = "/sys/bus/platform/devices/hmem.<id>"
+    FOLLOWS = staticmethod(delta.regions)
     DRIVER = "hmem"
     MODALIAS = "platform:hmem"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from tdxfs import delta
 from tdxfs.capability import judge_block
 from tdxfs.errors import NoAddress, NotSupported
 from tdxfs.model import Block, Machine
@@ -31,6 +32,7 @@ class MemoryBlockDir(DeviceDir[int]):
     """A memory block: the unit in which memory goes online and offline."""
 
     WHAT = "/sys/devices/system/memory/memory<id>"
+    FOLLOWS = staticmethod(delta.blocks)
 
     power = always(PowerDir)
 

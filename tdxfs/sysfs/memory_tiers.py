@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import lru_cache
 
-from tdxfs import nodes
+from tdxfs import delta, nodes
 from tdxfs.model import Machine
 from tdxfs.sysfs import paths
 from tdxfs.sysfs.attribute import Directory, always, directories, link, links, ro
@@ -21,7 +21,7 @@ DRAM_TIER = 4
 def tiers(machine: Machine) -> dict[int, frozenset[int]]:
     """Tier -> the nodes with memory online that belong to it; DRAM's is always there."""
     found: dict[int, set[int]] = {DRAM_TIER: set()}
-    dax = {region.target_node: region.memory_tier for region in machine.topology.dax_regions}
+    dax = machine.target_tiers
     for nid in nodes.has_memory(machine):
         own = machine.nodes.get(nid)
         slow = nid in dax and all(block.dax for _, _, block in machine.node_blocks[nid].runs())
@@ -56,6 +56,7 @@ class TiersDir(DeviceDir[None]):
     """Memory tiers; a lower number is faster memory."""
 
     WHAT = ROOT
+    FOLLOWS = staticmethod(delta.memory_nodes)
 
     power = always(PowerDir)
 
@@ -69,6 +70,7 @@ class TierDevices(Directory[None]):
     """Devices of the memory tiering bus."""
 
     WHAT = "/sys/bus/memory_tiering/devices"
+    FOLLOWS = staticmethod(delta.memory_nodes)
 
     @links("memory_tier<id>", _tier)
     def tiers(self) -> Collection[int]:

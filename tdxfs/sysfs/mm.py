@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from tdxfs import nodes
+from tdxfs import delta, nodes
 from tdxfs.model import Machine, changed
 from tdxfs.sysfs.attribute import Attribute, Directory, Tier, always, files, ro, rw, subdirectory
 from tdxfs.sysfs.codec import BOOL, CHOICE, DECIMAL, TRUE_FALSE, WORD, Codec
@@ -103,6 +103,7 @@ class WeightedInterleaveDir(Directory[None]):
     """Weights of the weighted interleave policy."""
 
     WHAT = "/sys/kernel/mm/mempolicy/weighted_interleave"
+    FOLLOWS = staticmethod(delta.topology)
 
     @rw(TRUE_FALSE, since="7.3", mode=0o664)
     def auto(self) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
+from tdxfs import delta
 from tdxfs.errors import Busy, NoAddress
 from tdxfs.model import DaxRegion, DaxState, Machine
 from tdxfs.sysfs import paths
@@ -64,6 +65,7 @@ class NdDaxDir(Directory[Key]):
     """A namespace in devdax mode, or the idle device that waits for one; key: (region id, instance)."""
 
     WHAT = "/sys/bus/nd/devices/dax<region>.<id>"
+    FOLLOWS = staticmethod(delta.dax)
 
     @property
     def device(self) -> DaxState | None:
@@ -166,6 +168,7 @@ class NdRegionDir(Directory[int]):
     """An NVDIMM region; key: region id."""
 
     WHAT = "/sys/bus/nd/devices/region<id>"
+    FOLLOWS = staticmethod(delta.regions)
 
     @property
     def region(self) -> DaxRegion:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 
-from tdxfs import counters, nodes
+from tdxfs import counters, delta, nodes
 from tdxfs.capability import CAPABLE, INCAPABLE, MIXED, Verdict, judge_node, node_verdicts
 from tdxfs.errors import TryAgain
 from tdxfs.model import PAGE_SIZE, Machine
@@ -47,7 +47,7 @@ class X86NodeDir(Directory[int]):
 
     def _there(self) -> bool:
         # absent where it makes no sense, never a made-up 0: no TDX, or no memory to speak of
-        return self.machine.topology.tdx is not None and self.key in nodes.has_memory(self.machine)
+        return self.machine.topology.tdx is not None and nodes.is_memory_node(self.machine, self.key)
 
     def _verdict(self) -> Verdict:
         return judge_node(self.machine, self.key)
@@ -126,6 +126,7 @@ class NodeDir(DeviceDir[int]):
     """A NUMA node that is online."""
 
     WHAT = "/sys/devices/system/node/node<id>"
+    FOLLOWS = staticmethod(delta.touched_nodes)
 
     power = always(PowerDir)
     x86 = always(X86NodeDir)

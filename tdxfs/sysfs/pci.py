@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import define
 
-from tdxfs import nodes
+from tdxfs import delta, nodes
 from tdxfs.errors import InputOutput, InvalidValue
 from tdxfs.kmsg import ALERT, said
 from tdxfs.model import Machine, PciDevice, changed
@@ -55,6 +55,7 @@ class PciFunctionDir(DeviceDir[str]):
     """A PCI function; key: its address."""
 
     WHAT = "/sys/bus/pci/devices/<address>"
+    FOLLOWS = staticmethod(delta.topology)
 
     power = always(PowerDir)
 
@@ -161,6 +162,7 @@ class PciHostDir(Directory[str]):
     """A PCI host bridge; key: domain and bus."""
 
     WHAT = "/sys/devices/pci<domain>:<bus>"
+    FOLLOWS = staticmethod(delta.topology)
 
     @directories("<address>", PciFunctionDir, text=True)
     def functions(self) -> Collection[str]:

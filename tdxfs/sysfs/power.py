@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 from tdxfs.errors import InputOutput
 from tdxfs.model import Machine, kernel_at_least
-from tdxfs.sysfs.attribute import ALL_TIERS, Attribute, Directory, Entry, Tier, always, ro, rw, wo
+from tdxfs.sysfs.attribute import ALL_TIERS, Attribute, Directory, Entry, File, Link, Tier, always, ro, rw, wo
 from tdxfs.sysfs.codec import DECIMAL, TEXT, WORD, Codec
 from tdxfs.sysfs.knob import knob, one_of
+from tdxfs.uevents import with_uevent
 
 K = TypeVar("K")
 
@@ -24,7 +25,7 @@ def _action(text: str) -> str:
     match = _UEVENT.fullmatch(text)
     if match is None:
         raise ValueError(text)
-    return match[1]
+    return text
 
 
 ACTION: Codec[str] = Codec(f"{', '.join(UEVENT_ACTIONS)}, then a UUID and KEY=VALUE pairs if wanted", str, _action)
@@ -33,20 +34,26 @@ ACTION: Codec[str] = Codec(f"{', '.join(UEVENT_ACTIONS)}, then a UUID and KEY=VA
 def uevent(show: Callable[[Any], str]) -> Attribute[Any, str]:
     """A device's ``uevent``: it reads as the decorated function says, and a write asks for a synthetic uevent."""
     attribute: Attribute[Any, str] = rw(TEXT, takes=ACTION)(show)
-    attribute.store(_same_machine)
+    attribute.store(_asked)
     return attribute
 
 
 def uevent_request(doc: str) -> Attribute[Any, str]:
     """The ``uevent`` of a bus or driver: it can only be written."""
     attribute = wo(ACTION, doc)
-    attribute.store(_same_machine)
+    attribute.store(_asked)
     return attribute
 
 
-def _same_machine(directory: Any, value: Any) -> Machine:
-    machine: Machine = directory.machine
-    return machine
+def _asked(directory: Directory[Any], request: str) -> Machine:
+    # kobject_synth_uevent(): its own lines, then who asked for it
+    show = directory.lookup("uevent")
+    own = show.show().decode().splitlines() if isinstance(show, File) and show.mode & 0o444 else []
+    link = directory.lookup("subsystem")
+    kind = link.target if isinstance(link, Link) else directory.path.rpartition("/")[0]
+    action, uuid, *arguments = [*request.split(" "), "0"][: max(len(request.split(" ")), 2)]
+    lines = (*own, f"SYNTH_UUID={uuid}", *(f"SYNTH_ARG_{argument}" for argument in arguments))
+    return with_uevent(directory.machine, action, directory.path, kind.rpartition("/")[2], lines)
 
 
 class PowerDir(Directory[Any]):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
-from tdxfs.conflicts import Finding, conflicts
+from tdxfs import delta
+from tdxfs.conflicts import Finding, numbered
 from tdxfs.model import Machine, Tdmr
 from tdxfs.policy import axes
 from tdxfs.ranges import Range
@@ -52,6 +53,7 @@ class CmrsDir(Directory[Any]):
     """The convertible memory ranges."""
 
     WHAT = "/sys/kernel/mm/tdx/cmr"
+    FOLLOWS = staticmethod(delta.topology)
     TIER = Tier.PROPOSED
 
     @directories("cmr<id>", CmrDir)
@@ -113,6 +115,7 @@ class TdmrsDir(Directory[Any]):
     """The TD memory regions."""
 
     WHAT = "/sys/kernel/mm/tdx/tdmr"
+    FOLLOWS = staticmethod(delta.tdx)
     TIER = Tier.PROPOSED
 
     @directories("tdmr<id>", TdmrDir)
@@ -157,7 +160,7 @@ class ConflictRangeDir(RangeDir[tuple[int, int]]):
     @property
     def range(self) -> Range:
         number, index = self.key
-        return conflicts(self.machine)[number].ranges.parts[index]
+        return numbered(self.machine)[number].ranges.parts[index]
 
 
 class ConflictDir(Directory[int]):
@@ -169,7 +172,7 @@ class ConflictDir(Directory[int]):
 
     @property
     def finding(self) -> Finding:
-        return conflicts(self.machine)[self.key]
+        return numbered(self.machine)[self.key]
 
     @ro(WORD)
     def kind(self) -> str:
@@ -243,21 +246,22 @@ class ConflictsDir(Directory[Any]):
     WHAT = "/sys/kernel/mm/tdx/conflicts"
     TIER = Tier.PROPOSED
     OF_TASKS = True
+    FLEETING = True
 
-    @ro(DECIMAL)
+    @ro(DECIMAL, notifies=True)
     def count(self) -> int:
         """How many conflicts there are."""
-        return len(conflicts(self.machine))
+        return len(numbered(self.machine))
 
-    @ro(DECIMAL)
+    @ro(DECIMAL, notifies=True)
     def generation(self) -> int:
         """Changes of the machine since it booted."""
         return self.machine.generation
 
     @directories("conflict<id>", ConflictDir)
     def all(self) -> Collection[int]:
-        """One per conflict."""
-        return range(len(conflicts(self.machine)))
+        """One per conflict; it keeps its number while it lasts, and no other ever gets it."""
+        return numbered(self.machine)
 
 
 class TdxDir(Directory[Any]):
@@ -271,7 +275,7 @@ class TdxDir(Directory[Any]):
     policy = always(PolicyDir)
     conflicts = always(ConflictsDir)
 
-    @ro(WORD)
+    @ro(WORD, notifies=True)
     def state(self) -> str:
         """enabled or disabled."""
         return "enabled" if self.machine.tdx.enabled else "disabled"

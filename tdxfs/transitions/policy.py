@@ -33,5 +33,5 @@ def set_policy(machine: Machine, axis: str, word: str) -> Machine:
 
 
 def reboot(machine: Machine, policies: Policies) -> Machine:
-    """The same machine, with all that was plugged, as it comes up under `policies`."""
-    return boot(machine.built, policies)
+    """The same machine, with all that was plugged and the faults in force, as it comes up under `policies`."""
+    return changed(boot(machine.built, policies), faults=machine.faults)

@@ -1,0 +1,112 @@
+"""What the kernel must forget after a change, against two whole walks of the tree."""
+
+import pytest
+from attrs import evolve
+from machines import MIXED, booted
+
+from tdxfs.cached import Cached
+from tdxfs.model import DERIVED, GIB, Block, Driver, Zone
+from tdxfs.ranges import Range
+from tdxfs.root import Root
+from tdxfs.sysfs.attribute import ALL_TIERS, Directory, fixed
+from tdxfs.tree import Tree, stat_of
+
+OFFLINE = Block(nodes=(2,), online=False, zone=Zone.NORMAL)
+KMEM = Block(nodes=(3,), online=True, zone=Zone.MOVABLE, dax=True)
+FLEETING = "/sys/kernel/mm/tdx/conflicts"
+
+
+def kmem(machine):
+    device = machine.dax[0, 0]
+    return evolve(
+        machine,
+        dax=machine.dax.set((0, 0), evolve(device, driver=Driver.KMEM)),
+        blocks=machine.blocks.assign(96, 104, KMEM),
+        ram=machine.ram.assign(12 * GIB, 13 * GIB, 3),
+    )
+
+
+def split(machine):
+    halves = (Range(12 * GIB, 12 * GIB + GIB // 4), Range(12 * GIB + GIB // 2, 13 * GIB))
+    first = evolve(machine.dax[0, 0], mappings=halves)
+    return evolve(machine, dax=machine.dax.set((0, 0), first).set((0, 1), evolve(first, id=1, mappings=(), minor=7)))
+
+
+def plugged(machine):
+    region = evolve(machine.topology.dax_regions[0], id=5, range=Range(20 * GIB, 21 * GIB), target_node=7)
+    return evolve(machine, topology=evolve(machine.topology, dax_regions=(*machine.topology.dax_regions, region)))
+
+
+CHANGES = {
+    "a block goes offline": lambda m: evolve(m, blocks=m.blocks.assign(70, 71, OFFLINE)),
+    "all memory of a node goes offline": lambda m: evolve(m, blocks=m.blocks.assign(64, 80, OFFLINE)),
+    "blocks are removed": lambda m: evolve(m, blocks=m.blocks.remove(50, 60)),
+    "a node is removed": lambda m: evolve(m, blocks=m.blocks.remove(64, 80)),
+    "a CPU goes offline": lambda m: evolve(m, cpus_online=m.cpus_online - {3}),
+    "a dax device is unbound": lambda m: evolve(m, dax=m.dax.set((0, 0), evolve(m.dax[0, 0], driver=None))),
+    "a dax device is removed": lambda m: evolve(m, dax=m.dax.delete((0, 0))),
+    "kmem takes a dax device": kmem,
+    "a dax device is split": split,
+    "a region is plugged": plugged,
+    "nothing": lambda m: evolve(m),
+}
+
+
+def seen(tree):
+    """Path -> what stat(2) says, link counts included."""
+    return {
+        path: (isinstance(entry, Directory), stat_of(entry), tree.nlink(entry))
+        for path, entry in tree.walk()
+        if not path.startswith(FLEETING)
+    }
+
+
+@pytest.mark.parametrize("backwards", [False, True], ids=["forth", "back"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_all_that_differs_is_forgotten_and_nothing_else(change, backwards):
+    """A kernel that knows every name of the old tree is told exactly what the new one has differently."""
+    old = booted(MIXED)
+    machines = [old, CHANGES[change](old)]
+    before, after = (Tree(Root, machine) for machine in (reversed(machines) if backwards else machines))
+    was, now = seen(before), seen(after)
+    cached = Cached(ALL_TIERS)
+    numbers = {}
+    for path, entry in before.walk():
+        if isinstance(entry, Directory) and not fixed(type(entry)) and not path.startswith(FLEETING):
+            number = numbers[path.rstrip("/")] = len(numbers) + 1
+            cached.looked_up(path.rstrip("/").encode(), number, b"", type(entry))
+
+    stale = cached.change(before.root, after.root)
+
+    paths = {number: path for path, number in numbers.items()}
+    told = {f"{paths[number]}/{name.decode()}" for number, name in stale.names}
+    told |= {paths[number] for number in stale.attributes}
+    differing = {path for path in was.keys() | now.keys() if was.get(path) != now.get(path)}
+    lost = was.keys() - now.keys()
+    uppermost = {path for path in differing if path.rpartition("/")[0] in numbers and path.rpartition("/")[0] in now}
+
+    assert uppermost == told - {FLEETING}
+    assert {path for path in lost if path.rpartition("/")[0] not in lost} == stale.gone
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_machine_inherits_what_its_fields_share(change):
+    """Every value that a machine takes over from the one before is the one that it would have made itself."""
+    old = booted(MIXED)
+    expected = {name: getattr(old, name) for name in DERIVED}
+    new = CHANGES[change](old).after(old)
+    inherited = {name: vars(new)[name] for name in DERIVED if name in vars(new)}
+    fresh = evolve(new)
+
+    assert expected.keys() >= inherited.keys()
+    assert {name: getattr(fresh, name) for name in inherited} == inherited
+
+
+def test_a_fleeting_directory_is_forgotten_whole_and_only_once():
+    """Of a directory that is too dear to compare, the kernel forgets the names it has looked up since the last time."""
+    tree = Tree(Root, booted(MIXED))
+    cached = Cached(ALL_TIERS)
+    cached.looked_up(FLEETING.encode(), 9, b"conflict1", type(tree.lookup(FLEETING)))
+
+    assert [(9, b"conflict1")] == cached.change(tree.root, tree.root).names
+    assert [] == cached.change(tree.root, tree.root).names

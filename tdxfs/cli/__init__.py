@@ -18,6 +18,8 @@ COMMANDS = {
     "umount": "mounting:umount",
     "run": "run:run",
     "shell": "run:shell",
+    "replay": "living:replay",
+    "watch": "living:watch",
     "show": "machine:show",
     "conflicts": "machine:conflicts",
     "explain": "machine:explain",

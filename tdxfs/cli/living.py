@@ -1,15 +1,14 @@
-"""Commands that change a mounted machine in ways that no kernel file does: plug, unplug, reboot.
-
-Each writes one line to a file of the mount, as any program could.
-"""
+"""Commands about a machine that lives: its history, what happens to it now, and what no kernel file does to it."""
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import click
 
+from tdxfs.cli.options import json_option
 from tdxfs.errors import UserError
 from tdxfs.formats.units import parse_size
 from tdxfs.policy import Policies
@@ -75,3 +74,34 @@ def _write(mountpoint: Path, file: str, line: str) -> None:
         raise UserError(f"{mountpoint}: {line.strip() or file}: {error.strerror}; see tdxfs abi, {file}") from None
     finally:
         os.close(handle)
+
+
+@click.command()
+@click.argument("journal", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@json_option
+def replay(journal: Path, as_json: bool) -> None:
+    """Print the history in a journal: every write that changed the machine."""
+    from tdxfs.journal import read
+
+    for number, change in enumerate(read(journal), 1):
+        if as_json:
+            import json
+
+            print(json.dumps({"path": change.path, "data": change.data.decode("latin-1"), "refused": change.refused}))
+            continue
+        refused = f"  {errno.errorcode[change.refused]}" if change.refused else ""
+        print(f"{number:6}  {change.path}  {change.data.decode('latin-1').rstrip()!r}{refused}")
+
+
+@click.command()
+@click.argument("mountpoint", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def watch(mountpoint: Path) -> None:
+    """
+    Follow a mounted machine: its generation, conflicts that appear and vanish, its kernel log.
+
+    Only the mounted files are read, as any program would, and poll(2) waits for them. Ends with the mount.
+    """
+    from tdxfs.watch import happenings
+
+    for line in happenings(mountpoint):
+        click.echo(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -25,6 +26,12 @@ def default_mountpoint(name: str) -> Path:
 @abi_option
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground until unmounted.")
 @click.option("--log", type=click.Path(path_type=Path), help="Where a server in the background writes its errors.")
+@click.option(
+    "--journal",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Keep the machine's changes; begin with them.",
+)
+@click.option("--scenario", type=click.Path(path_type=Path), help="Play the timed steps of a TOML file.")
 def mount(
     topology: str,
     mountpoint: str | None,
@@ -33,6 +40,8 @@ def mount(
     abi: str,
     foreground: bool,
     log: Path | None,
+    journal: Path | None,
+    scenario: Path | None,
 ) -> None:
     """
     Mount a machine. Returns when the mount answers.
@@ -42,6 +51,14 @@ def mount(
     from tdxfs.server import is_stale, run_background, run_foreground
 
     tree = make_tree(boot_machine(topology, policy, kernel), abi)
+    if journal is not None:
+        from tdxfs.journal import attach
+
+        attach(tree, journal)
+    if scenario is not None:
+        from tdxfs.scenario import load, play
+
+        tree.starting.append(partial(play, tree, load(scenario, tree.machine)))
     where = default_mountpoint(topology) if mountpoint is None else Path(mountpoint)
     if mountpoint is None and not is_stale(where):
         where.mkdir(exist_ok=True)

@@ -185,11 +185,10 @@ def mounted(
             yield where
         finally:
             early = server.poll()
-            stop(server, where)
+            sent = stop(server, where)
         errors.seek(0)
         said = errors.read().decode("utf-8", "replace").strip()
-        # the signal of `stop` can find it on its way out, or kept by a copy of the mount in another namespace
-        ended = server.returncode in (0, -signal.SIGTERM, -signal.SIGKILL)
+        ended = server.returncode == 0 or -server.returncode in sent
         if early is not None or not ended or said:
             died = "" if early is None and ended else f" died with status {server.returncode}"
             raise RuntimeError(f"the server of {where}{died}: {said or 'it wrote nothing'}")
@@ -223,8 +222,9 @@ def launch(
     return server
 
 
-def stop(server: subprocess.Popen[bytes], mountpoint: Path) -> None:
-    """End a launched server: unmount, by force if need be, and reap it."""
+def stop(server: subprocess.Popen[bytes], mountpoint: Path) -> list[int]:
+    """End a launched server: unmount, by force if need be, and reap it; the signals that it took."""
+    sent: list[int] = []
     with suppress(UserError):  # busy: the signal takes it out of the tree all the same
         unmount(mountpoint)
     # a copy of the mount in another mount namespace keeps the server: then a signal ends it; at SIGTERM libfuse
@@ -236,9 +236,11 @@ def stop(server: subprocess.Popen[bytes], mountpoint: Path) -> None:
             break
         except subprocess.TimeoutExpired:
             server.send_signal(number)
+            sent.append(number)
     server.wait()
     if is_mounted(mountpoint):
         detach(mountpoint)
+    return sent
 
 
 def main() -> int:

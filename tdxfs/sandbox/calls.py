@@ -6,10 +6,11 @@ import errno
 import struct
 from collections.abc import Callable
 
+from attrs import evolve
 from immutables import Map
 
 from tdxfs import mempolicy, tasks
-from tdxfs.errors import BadAddress, InvalidValue, NoProcess
+from tdxfs.errors import BadAddress, InputOutput, InvalidValue, NoProcess
 from tdxfs.model import PAGE_SIZE, MemPolicy, Mode, Task
 from tdxfs.ranges import Range, align_up
 from tdxfs.sandbox.kernel import Kernel
@@ -70,15 +71,19 @@ class Calls:
         size = mempolicy.mask_size(maxnode, pointer == 0)
         return mempolicy.decode_mask(maxnode, self.processes.read(tid, pointer, size))
 
-    def page_node(self, task: Task, address: int, policy: MemPolicy) -> int:
-        """The node of the page at an address."""
-        moved = task.moved.get(address)
-        if moved is not None:
-            return moved
+    def places(self, task: Task) -> Callable[[int], int]:
+        """Address -> the node of the page there, for a process as it is now."""
         cpus = (self.kernel.cpus if task.cpus is None else task.cpus) or {0}
         local = self.kernel.node_of_cpu(min(cpus))
-        lists = self.kernel.zonelists()
-        return mempolicy.tries(lists, self.kernel.memory, policy, local, address // PAGE_SIZE)[0]
+        lists, memory = self.kernel.zonelists(), self.kernel.memory
+
+        def place(address: int) -> int:
+            moved = task.moved.get(address)
+            if moved is not None:
+                return moved
+            return mempolicy.tries(lists, memory, mempolicy.policy_at(task, address), local, address // PAGE_SIZE)[0]
+
+        return place
 
     # --- NUMA policy -------------------------------------------------------------------
 
@@ -93,7 +98,7 @@ class Calls:
         mempolicy.sanitize(self.kernel, mode)
         asked = self.nodes(tid, mask, maxnode)
         privileged = not flags & mempolicy.MF_MOVE_ALL or self.processes.is_privileged(tid)
-        where, _ = mempolicy.check_mbind(start, length, mode, flags, privileged=privileged)
+        where, flags = mempolicy.check_mbind(start, length, mode, flags, privileged=privileged)
         if where is None:
             return 0
         policy = mempolicy.make(self.kernel, self.allowed(tid), mode, asked)
@@ -103,8 +108,16 @@ class Calls:
             raise BadAddress(str(where))
         if not any(mapped.within(where)):
             raise BadAddress(str(where))
+        if flags & mempolicy.MF_STRICT and not flags & (mempolicy.MF_MOVE | mempolicy.MF_MOVE_ALL):
+            self._refuse_misplaced(pid, where, policy)
         self.tell(tasks.mapping_set(pid, where, policy))
         return 0
+
+    def _refuse_misplaced(self, pid: int, where: Range, policy: MemPolicy) -> None:
+        place = self.places(self.task(pid))
+        for address in self.processes.resident(pid, where):
+            if place(address) not in policy.nodes:
+                raise InputOutput(f"a page at {address:#x} is elsewhere")
 
     def get_mempolicy(self, tid: int, mode: int, mask: int, maxnode: int, address: int, flags: int, *_: int) -> int:
         mempolicy.check_get(flags, address, maxnode, self.kernel.nr_node_ids, mask=mask != 0)
@@ -119,7 +132,7 @@ class Calls:
                 word = mempolicy.mode_word(policy)
             elif flags & mempolicy.F_ADDR:
                 self.processes.read(tid, address, 1)
-                word = self.page_node(self.task(self.leader(tid)), address, self._in_force(tid, policy))
+                word = self.places(self._mapped(tid))(address)
             else:
                 word = mempolicy.next_node(policy)
             shown = mempolicy.shown_nodes(policy)
@@ -136,8 +149,10 @@ class Calls:
             raise BadAddress(hex(address))
         return self.task(pid).mappings.get(address) or mempolicy.DEFAULT
 
-    def _in_force(self, tid: int, policy: MemPolicy) -> MemPolicy:
-        return self.task(tid).policy if policy.mode is Mode.DEFAULT else policy
+    def _mapped(self, tid: int) -> Task:
+        # a thread with the mappings, which are its process's
+        leader = self.task(self.leader(tid))
+        return evolve(self.task(tid), mappings=leader.mappings, moved=leader.moved)
 
     def set_mempolicy_home_node(self, tid: int, start: int, length: int, home: int, flags: int, *_: int) -> int:
         where = mempolicy.home_range(start, length)
@@ -165,10 +180,10 @@ class Calls:
         target = self._target(tid, pid)
         mempolicy.check_migrate(self.allowed(target), to, privileged=self.processes.is_privileged(tid))
         to &= self.allowed(target)
-        task = self.task(target)
+        place = self.places(self.task(target))
         turns = dict(zip(sorted(away), sorted(to) * (len(away) // len(to) + 1), strict=False))
         for part in self.processes.mappings(target):
-            node = self.page_node(task, part.start, mempolicy.policy_at(task, part.start))
+            node = place(part.start)
             if turns.get(node, node) != node:
                 self.tell(tasks.pages_moved(target, part, turns[node]))
         return 0
@@ -181,23 +196,22 @@ class Calls:
         allowed, mapped = self.allowed(target), self.processes.mappings(target)
         addresses = struct.unpack(f"={count}Q", self.processes.read(tid, pages, 8 * count))
         wanted = struct.unpack(f"={count}i", self.processes.read(tid, nodes, 4 * count)) if nodes else None
+        place = self.places(self.task(target))
         for index, address in enumerate(addresses):
             where = None if wanted is None else wanted[index]
             if where is not None:
                 mempolicy.check_move(self.kernel, allowed, where)
-            found = self._move(target, address, where, address in mapped)
+            found = self._move(target, address, where, address in mapped, place)
             self.processes.write(tid, status + 4 * index, struct.pack("=i", found))
         return 0
 
-    def _move(self, pid: int, address: int, node: int | None, mapped: bool) -> int:
+    def _move(self, pid: int, address: int, node: int | None, mapped: bool, place: Callable[[int], int]) -> int:
         if not mapped:
             return -errno.EFAULT
-        if not self.processes.is_resident(pid, address):
+        if not any(self.processes.resident(pid, Range(address, address + 1))):
             return -errno.ENOENT
-        task = self.task(pid)
-        now = self.page_node(task, address, mempolicy.policy_at(task, address))
-        if node is None or node == now:
-            return now
+        if node is None or node == place(address):
+            return place(address)
         start = address // PAGE_SIZE * PAGE_SIZE
         self.tell(tasks.pages_moved(pid, Range(start, start + PAGE_SIZE), node))
         return node

@@ -8,6 +8,7 @@ have a copy of that. If the launcher is killed, the kernel kills the other two, 
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -106,6 +107,8 @@ def _start_and_wait(
         ours.close()
         _become(program, command, environment, answered, launcher, theirs)
     theirs.close()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # one for every process of the run
     message, listeners, _, _ = socket.recv_fds(ours, 4096, 1)
     if not listeners:
         os.waitpid(pid, 0)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
 
 from tdxfs.errors import BadAddress, NoProcess
 from tdxfs.model import PAGE_SIZE
-from tdxfs.ranges import Range, Ranges
+from tdxfs.ranges import Range, Ranges, align_down
 
 CAP_SYS_NICE = 23
 _PRESENT, _SWAPPED = 1 << 63, 1 << 62
+_PAGEMAP_READ = 8192
+"""Entries of pagemap that are read at once."""
 
 
 class Processes:
@@ -45,17 +48,21 @@ class Processes:
         lines = self.read_file(pid, "maps").splitlines()
         return Ranges.of(Range(*(int(edge, 16) for edge in line.split(" ", 1)[0].split("-"))) for line in lines)
 
-    def is_resident(self, pid: int, address: int) -> bool:
-        """Whether there is a page at an address."""
+    def resident(self, pid: int, where: Range) -> Iterator[int]:
+        """The addresses in a range at which there is a page."""
         try:
             pagemap = os.open(f"{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.proc)
         except OSError:
             raise NoProcess(f"process {pid}") from None
         try:
-            (entry,) = struct.unpack("=Q", os.pread(pagemap, 8, address // PAGE_SIZE * 8) or bytes(8))
+            for start in range(align_down(where.start, PAGE_SIZE), where.end, _PAGEMAP_READ * PAGE_SIZE):
+                size = min(_PAGEMAP_READ, -(-(where.end - start) // PAGE_SIZE)) * 8
+                data = os.pread(pagemap, size, start // PAGE_SIZE * 8)
+                for index, (entry,) in enumerate(struct.iter_unpack("=Q", data)):
+                    if entry & (_PRESENT | _SWAPPED):
+                        yield start + index * PAGE_SIZE
         finally:
             os.close(pagemap)
-        return bool(entry & (_PRESENT | _SWAPPED))
 
     def read(self, tid: int, address: int, size: int) -> bytes:
         """Bytes of a thread's memory; BadAddress if they are not all there."""

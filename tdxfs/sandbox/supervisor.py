@@ -12,7 +12,7 @@ import os
 import select
 import sys
 import traceback
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import PurePosixPath
 from threading import Thread
@@ -37,9 +37,12 @@ class Supervisor(Thread):
         self.root = root
         self.calls = Calls(Kernel(root), Processes(proc))
         self.handlers: dict[int, Handler] = {seccomp.number(name): getattr(self.calls, name) for name in answered}
-        self.handlers[seccomp.number(EXEC)] = self._exec
-        self.handlers[seccomp.number(BEGIN)] = self._begin
-        self.handlers[seccomp.number(END)] = self._end
+        self.watchers: dict[int, Callable[..., None]] = {
+            seccomp.number(EXEC): self._exec,
+            seccomp.number(BEGIN): self._begin,
+            seccomp.number(END): self._end,
+        }
+        """What is done about calls that are only watched: the kernel answers them, whatever comes of that."""
         self.processes: dict[int, int] = {}
         """Pid -> its pidfd."""
         self.poll = select.epoll()
@@ -72,21 +75,20 @@ class Supervisor(Thread):
         call = seccomp.receive(self.listener)
         if call is None:
             return
+        result: int | None = None
         try:
-            result = self._result(call)
+            if call.number in self.watchers:
+                self.watchers[call.number](call.tid, *call.args)
+            else:
+                self._follow(call.tid)
+                result = self.handlers[call.number](call.tid, *call.args)
         except OSError as error:
-            result = -(error.errno or errno.EIO)
+            result = None if call.number in self.watchers else -(error.errno or errno.EIO)
         except BaseException:
             traceback.print_exc()
             sys.stderr.flush()
-            result = -errno.EIO
+            result = None if call.number in self.watchers else -errno.EIO
         seccomp.answer(self.listener, call, result)
-
-    def _result(self, call: seccomp.Call) -> int | None:
-        handler = self.handlers[call.number]
-        if handler not in (self._exec, self._begin, self._end):
-            self._follow(call.tid)
-        return handler(call.tid, *call.args)
 
     # --- processes ---------------------------------------------------------------------
 

@@ -93,6 +93,9 @@ int main(void)
 	printf("node at 0 is %d\n", mode);
 	say("node at 1", GET(&mode, NULL, 0, memory + PAGE, MPOL_F_ADDR | MPOL_F_NODE));
 	printf("node at 1 is %d\n", mode);
+	say("strict", BIND_RANGE(memory, PAGE, MPOL_BIND, &two, 64, MPOL_MF_STRICT));
+	say("strict in place", BIND_RANGE(memory, PAGE, MPOL_BIND, &one, 64, MPOL_MF_STRICT));
+	say("back", BIND_RANGE(memory, PAGE, MPOL_DEFAULT, NULL, 0, 0));
 	say("nothing at", GET(&mode, NULL, 0, 0, MPOL_F_ADDR));
 
 	void *pages[3] = {memory, memory + PAGE, (void *)PAGE};

@@ -24,9 +24,7 @@ COMMANDS = {
     "lscpu.txt": "lscpu",
 }
 """File of a stage -> the command whose output it is."""
-OTHERWISE = re.compile(
-    r"node [0-9]+ free: .*|(?:BIOS |Model name|Hypervisor vendor|Virtualization type).*"
-)
+OTHERWISE = re.compile(r"node [0-9]+ free: .*|(?:BIOS |Model name|Hypervisor vendor|Virtualization type).*")
 """Lines that are another machine's: free memory, firmware, and what lscpu asks the CPU itself."""
 
 pytestmark = pytest.mark.skipif(not GOLDEN.exists(), reason="needs the golden captures beside the repository")

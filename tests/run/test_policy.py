@@ -44,6 +44,9 @@ node at 0 0 0
 node at 0 is 1
 node at 1 0 0
 node at 1 is 2
+strict -1 {errno.EIO}
+strict in place 0 0
+back 0 0
 nothing at -1 {errno.EFAULT}
 where are pages 0 0
 pages are 1 2 {-errno.EFAULT}

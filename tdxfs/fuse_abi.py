@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tdxfs.server import LIBFUSE, is_mounted  # before fuse: it says which libfuse
 
@@ -32,13 +32,55 @@ POLL_SCHEDULE_NOTIFY = 1
 
 _HEADER = struct.Struct("=4xI8xQ")
 """``struct fuse_in_header``: opcode and node number."""
-_READ, _WRITE, _DESTROY, _IOCTL = 15, 16, 38, 39
+GETATTR, _OPEN, _READ, _WRITE, _RELEASE, _DESTROY, _IOCTL = 3, 14, 15, 16, 18, 38, 39
 _NOT_PERMITTED = frozenset({10, 11, 12, 45})
 """UNLINK, RMDIR, RENAME, RENAME2: libfuse would wait until nobody else uses the name."""
-_READ_IN = struct.Struct("=8xQ24xQQI")
-"""The same and ``struct fuse_read_in``: number of the request, handle, offset, size."""
-_unpack_read, _pack_reply = _READ_IN.unpack_from, struct.Struct("=IiQ").pack
+_unpack_read = struct.Struct("=40xQQI").unpack_from
+"""``struct fuse_read_in`` after the header: handle, offset, size; those that end a handle begin like it."""
+_unpack_open = struct.Struct("=16xQ16xI").unpack_from
+"""Node number, and the flags of ``struct fuse_open_in``."""
+_unpack_number = struct.Struct("=8xQ").unpack_from
+_pack_reply = struct.Struct("=IiQ").pack
 """``struct fuse_out_header``, 16 bytes: length with the data, negative errno, number of the request."""
+_pack_opened = struct.Struct("=QI4x").pack
+"""``struct fuse_open_out``: handle, flags."""
+_FOPEN_DIRECT_IO = 1
+_NAME = 40
+"""Where a request's name begins."""
+_ATTRIBUTES = struct.Struct("=Q8x6Q10I")
+"""``struct fuse_attr_out``: seconds that it holds, then what `c_stat` has."""
+
+
+def missing(seconds: int) -> bytes:
+    """``struct fuse_entry_out`` of a name that is not there, for so long."""
+    return struct.pack("=16xQ104x", seconds)
+
+
+def attributes(said: bytes, seconds: int) -> bytes:
+    """``struct fuse_attr_out`` of a `c_stat` without a device number, to be held for so long."""
+    of = c_stat.from_buffer_copy(said)
+    times = (of.st_atimespec, of.st_mtimespec, of.st_ctimespec)
+    return _ATTRIBUTES.pack(
+        seconds, of.st_ino, of.st_size, 0, *(time.tv_sec for time in times), *(time.tv_nsec for time in times),
+        of.st_mode, of.st_nlink, of.st_uid, of.st_gid, 0, of.st_blksize, 0,
+    )  # fmt: skip
+
+
+class Direct(Protocol):
+    """Answers to requests for which no path need be made; negative errno, or None: libfuse is to answer."""
+
+    def read(self, handle: int, size: int, offset: int) -> bytes | int: ...
+
+    def open_again(self, nodeid: int, flags: int) -> int | None:
+        """A handle."""
+
+    def release_handle(self, handle: int) -> None: ...
+
+    def attributes_of(self, nodeid: int) -> bytes | None:
+        """As `attributes` makes them."""
+
+    def look_for(self, nodeid: int, name: bytes) -> bytes | None:
+        """As `missing` makes it."""
 
 
 class Operations(fuse.fuse_operations):  # type: ignore[misc]
@@ -120,11 +162,10 @@ class Session:
     def __init__(
         self,
         handlers: Mapping[str, Callable[..., int]],
-        read: Callable[[int, int, int], bytes | int],
+        direct: Direct,
         arguments: Iterable[str],
     ) -> None:
-        # reads are most of what is asked: (handle, size, offset) -> data or negative errno, without a path made for it
-        self._read = read
+        self._direct = direct
         self._operations = Operations()
         types = prototypes()
         # ctypes itself keeps only one of a base's and a subclass's first field alive
@@ -185,20 +226,31 @@ class Session:
 
     def _answer(self, request: _Buffer, size: int) -> None:
         data = request.data
-        opcode = data[4]
+        opcode, direct = data[4], self._direct
+        said: bytes | int | None
         if opcode == _READ:
-            unique, handle, offset, length = _unpack_read(data)
-            said = self._read(handle, length, offset)
-            reply = (
-                _pack_reply(16, said, unique)
-                if isinstance(said, int)
-                else _pack_reply(16 + len(said), 0, unique) + said
-            )
-        elif opcode in _NOT_PERMITTED:
-            reply = _pack_reply(16, -errno.EPERM, _unpack_read(data)[0])
+            handle, offset, length = _unpack_read(data)
+            said = direct.read(handle, length, offset)
+        elif opcode == LOOKUP:
+            said = direct.look_for(_HEADER.unpack_from(data)[1], bytes(data[_NAME : size - 1]))
+        elif opcode == _OPEN:
+            said = direct.open_again(*_unpack_open(data))
+            if said is not None and said >= 0:
+                said = _pack_opened(said, _FOPEN_DIRECT_IO)
+        elif opcode == _RELEASE:
+            direct.release_handle(_unpack_read(data)[0])
+            said = 0
+        elif opcode == GETATTR:
+            said = direct.attributes_of(_HEADER.unpack_from(data)[1])
         else:
+            said = -errno.EPERM if opcode in _NOT_PERMITTED else None
+        if said is None:
             _process(self._session, request.address, size, self._channel)
             return
+        number = _unpack_number(data)[0]
+        reply = (
+            _pack_reply(16, said, number) if isinstance(said, int) else _pack_reply(16 + len(said), 0, number) + said
+        )
         try:  # noqa: SIM105  contextlib.suppress() costs more
             os.write(self._descriptor, reply)
         except FileNotFoundError:  # the caller was interrupted meanwhile

@@ -20,13 +20,15 @@ import time
 import traceback
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, TypeAlias
+
+from attrs import define
 
 from tdxfs.cached import Cached
 from tdxfs.errors import UserError
 from tdxfs.faults import Faults
-from tdxfs.fuse_abi import LOOKUP, Session, c_stat, drop, wake
+from tdxfs.fuse_abi import GETATTR, LOOKUP, Session, attributes, c_stat, drop, missing, wake
 from tdxfs.model import Machine
 from tdxfs.notifier import Notifier
 from tdxfs.sysfs.attribute import Directory, Entry, File, Link, Reader, fixed
@@ -38,6 +40,7 @@ CACHED_PATHS = 65536
 CACHED_NAMES = 4096
 """A directory with more is listed anew each time."""
 FOREVER = 3600
+MISSING = missing(FOREVER)
 READABLE = select.POLLIN | select.POLLRDNORM
 DOT_OFFSET = 1
 """d_off of ``.``, as kernfs."""
@@ -50,21 +53,38 @@ def _field(name: str) -> tuple[struct.Struct, int]:
     return struct.Struct({4: "=I", 8: "=q"}[column.size]), column.offset
 
 
+_Parts: TypeAlias = tuple[bytes, bytes, bytes]
+"""Of a struct stat: what stands before the inode number, between it and the times, and after them."""
+
+
+@lru_cache(maxsize=4096)
+def _parts(mode: int, nlink: int, size: int, rdev: int, uid: int, gid: int) -> _Parts:
+    # what many files share
+    buffer = bytearray(_STAT_SIZE)
+    values = (mode, nlink, size, rdev, uid, gid, PAGE_SIZE)
+    for (form, offset), value in zip((_MODE, _NLINK, _SIZE, _RDEV, _UID, _GID, _BLKSIZE), values, strict=True):
+        form.pack_into(buffer, offset, value)
+    ino, times = _INO[1], _TIMES[1]
+    return bytes(buffer[:ino]), bytes(buffer[ino + 8 : times]), bytes(buffer[times + _TIMES[0].size :])
+
+
 _INO, _NLINK, _MODE, _UID, _GID, _RDEV, _SIZE, _BLKSIZE = (
     _field(f"st_{name}") for name in ("ino", "nlink", "mode", "uid", "gid", "rdev", "size", "blksize")
 )
 _TIMES = struct.Struct("=6q"), c_stat.st_atimespec.offset
 """Seconds and nanoseconds of atime, mtime and ctime."""
+_pack_stat = struct.Struct(f"={_INO[1]}sQ{_TIMES[1] - _INO[1] - 8}s6q{_STAT_SIZE - _TIMES[1] - _TIMES[0].size}s").pack
 
 
-@lru_cache(maxsize=4096)
-def _shape(mode: int, nlink: int, size: int, rdev: int, uid: int, gid: int) -> bytes:
-    # the part of struct stat that many files share
-    buffer = bytearray(_STAT_SIZE)
-    values = (mode, nlink, size, rdev, uid, gid, PAGE_SIZE)
-    for (form, offset), value in zip((_MODE, _NLINK, _SIZE, _RDEV, _UID, _GID, _BLKSIZE), values, strict=True):
-        form.pack_into(buffer, offset, value)
-    return bytes(buffer)
+@define(eq=False)
+class _Place:
+    """A directory that names are looked up in, as long as the machine stays the same."""
+
+    below: bytes
+    """Its path and a slash."""
+    text: str
+    """The same as text."""
+    shapes: dict[bytes, _Parts]
 
 
 _Row: TypeAlias = tuple[bytes, int, int, int]
@@ -116,7 +136,7 @@ class _Open:
 
 OPERATIONS = (
     "getattr fgetattr readlink mknod mkdir symlink link chmod chown truncate ftruncate open "
-    "write poll statfs release opendir readdir releasedir init create utimens"
+    "write poll statfs opendir readdir releasedir init create utimens"
 ).split()
 """Which operations libfuse is given; the others it answers ENOSYS, once."""
 
@@ -129,6 +149,12 @@ class Server:
         self.ready = ready
         self.owner = _owner()
         self.paths: dict[bytes, tuple[bytes, Entry]] = {}
+        self.stats: dict[bytes, bytes] = {}
+        self.shapes: dict[type, dict[bytes, _Parts]] = {}
+        # by the kernel's node number: directories, files that were opened, and what was said of them
+        self.places: dict[int, _Place] = {}
+        self.nodes: dict[int, bytes] = {}
+        self.attributes: dict[int, bytes] = {}
         self.directories: dict[str, Directory[Any]] = {}
         self.listings: dict[str, Entries] = {}
         self.rows: dict[str, list[_Row]] = {}
@@ -140,8 +166,8 @@ class Server:
         self.cached = Cached(tree.tiers)
         self.faults = Faults(tree.machine.faults)
         self.vanished: set[bytes] = set()
-        handlers = {name: partial(self._wrapper, getattr(self, name)) for name in OPERATIONS}
-        self.session = Session(handlers, self._answer_read, ("tdxfs", "-f", "-s", "-o", options, mountpoint))
+        handlers = {name: self._guarded(getattr(self, name)) for name in OPERATIONS}
+        self.session = Session(handlers, self, ("tdxfs", "-f", "-s", "-o", options, mountpoint))
 
     def serve(self) -> None:
         """Serve until the mount is gone."""
@@ -149,11 +175,14 @@ class Server:
         self.tree.watchers.append(self._changed)
         self.session.serve()
 
-    def _wrapper(self, func: Callable[..., int], *args: Any) -> int:
-        try:
-            return func(*args)
-        except BaseException:  # ctypes would swallow it and libfuse would read a random number
-            return self._failed()
+    def _guarded(self, function: Callable[..., int]) -> Callable[..., int]:
+        def answer(*arguments: Any) -> int:
+            try:
+                return function(*arguments)
+            except BaseException:  # ctypes would swallow it and libfuse would read a random number
+                return self._failed()
+
+        return answer
 
     @staticmethod
     def _failed() -> int:
@@ -167,10 +196,13 @@ class Server:
 
     # --- paths ------------------------------------------------------------------------
 
-    def _find(self, path: bytes) -> tuple[bytes, Entry] | None:
+    def _catch_up(self) -> None:
         if self.generation != self.tree.generation:
             self.generation = self.tree.generation
             self._forget()
+
+    def _find(self, path: bytes) -> tuple[bytes, Entry] | None:
+        self._catch_up()
         return self.paths.get(path) or self._look_up(path)
 
     def _look_up(self, path: bytes) -> tuple[bytes, Entry] | None:
@@ -180,16 +212,21 @@ class Server:
         entry, passing = self._entry(text)
         if entry is None:
             return None
-        known = (self._stat(text, path, entry), entry)
         if passing:
-            return known
-        if len(self.paths) >= CACHED_PATHS:
+            return self._stat(text, path, entry), entry
+        known = (self.stats.get(path) or self._stat(text, path, entry), entry)
+        if len(self.stats) >= CACHED_PATHS:
             self._forget()
         self.paths[path] = known
+        self.stats[path] = known[0]
         return known
 
     def _forget(self) -> None:
         self.paths.clear()
+        self.stats.clear()
+        self.shapes.clear()
+        self.places.clear()
+        self.attributes.clear()
         self.directories.clear()
         self.listings.clear()
         self.rows.clear()
@@ -232,15 +269,15 @@ class Server:
             kept = self.kept[path]
             mode, uid, gid = kept.get("mode", mode), kept.get("uid", uid), kept.get("gid", gid)
             times = kept.get("times", times)
-        buffer = bytearray(_shape(mode, nlink, size, rdev, uid, gid))
-        _INO[0].pack_into(buffer, _INO[1], inode_number(text))
-        _TIMES[0].pack_into(buffer, _TIMES[1], *times)
-        return bytes(buffer)
+        head, middle, tail = _parts(mode, nlink, size, rdev, uid, gid)
+        return _pack_stat(head, inode_number(text), middle, *times, tail)
 
     def _keep(self, path: bytes, **what: Any) -> int:
         # kernfs keeps what chmod, chown and utimes set for as long as the object lives
         self.kept.setdefault(path, {}).update(what)
         self.paths.pop(path, None)
+        self.stats.pop(path, None)
+        self.attributes.clear()
         return 0
 
     # --- when the machine changes -------------------------------------------------------
@@ -289,46 +326,95 @@ class Server:
 
     # --- what is asked all the time ---------------------------------------------------
 
+    def look_for(self, nodeid: int, name: bytes) -> bytes | None:
+        """What there is to be said of a name before libfuse makes a node of it: that it is not there."""
+        try:
+            place = self.places.get(nodeid)
+            if place is None or self.generation != self.tree.generation or self.vanished:
+                return None
+            path = place.below + name
+            if path in self.stats:
+                return None
+            shape = place.shapes.get(name)
+            if shape is None or path in self.kept or len(self.stats) >= CACHED_PATHS:
+                return MISSING if self._look_up(path) is None else None
+            head, middle, tail = shape
+            seconds, rest = divmod(time.time_ns(), 1_000_000_000)
+            number = inode_number(place.text + name.decode())
+            self.stats[path] = _pack_stat(head, number, middle, seconds, rest, seconds, rest, seconds, rest, tail)
+        except BaseException:
+            self._failed()  # libfuse asks again, and is told
+        return None
+
+    def attributes_of(self, nodeid: int) -> bytes | None:
+        return self.attributes.get(nodeid) if self.generation == self.tree.generation else None
+
     def getattr(self, path: bytes, buf: Any) -> int:
         opcode, nodeid = self.session.header()
-        if opcode == LOOKUP:
+        self._catch_up()
+        if opcode == LOOKUP and nodeid not in self.places:
             self._looked_up(path, nodeid)
-        if self.generation == self.tree.generation:
-            known = self.paths.get(path) or self._look_up(path)
-        else:
+        said = self.stats.get(path)
+        if said is None:
             known = self._find(path)
-        if known is None:
-            ghost = None if opcode == LOOKUP else self._ghost(path)
-            if ghost is None:
+            said = known[0] if known is not None else None if opcode == LOOKUP else self._ghost(path)
+            if said is None:
                 return -errno.ENOENT
-            ctypes.memmove(buf, ghost, _STAT_SIZE)
-            return 0
-        ctypes.memmove(buf, known[0], _STAT_SIZE)
+        elif opcode == GETATTR and nodeid in self.nodes:
+            self.attributes[nodeid] = attributes(said, FOREVER)
+        ctypes.memmove(buf, said, _STAT_SIZE)
         return 0
 
     def _looked_up(self, path: bytes, nodeid: int) -> None:
         # before the tree is asked: a change that comes between is told to the kernel after this answer
         parent, _, name = path.rpartition(b"/")
-        cls = None
-        if not self.cached.knows(parent):
-            found = self._find(parent or b"/")
-            if found is not None and isinstance(found[1], Directory):
-                cls = type(found[1])
-                if fixed(cls):
-                    return
-        self.cached.looked_up(parent, nodeid, name, cls)
+        found = self._find(parent or b"/")
+        directory = found[1] if found is not None else None
+        cls = type(directory) if isinstance(directory, Directory) else None
+        if cls is None or not fixed(cls):
+            self.cached.looked_up(parent, nodeid, name, cls)
+        if isinstance(directory, Directory) and not (directory.FLEETING or directory.OF_TASKS):
+            self.places[nodeid] = _Place(parent + b"/", directory.path + "/", self._shapes(directory))
+
+    def _shapes(self, directory: Directory[Any]) -> dict[bytes, _Parts]:
+        cls = type(directory)
+        known = self.shapes.get(cls)
+        if known is None:
+            shapes = directory.shapes(self.tree.tiers)
+            known = self.shapes[cls] = {
+                name.encode(): _parts(shape.mode, shape.nlink, shape.size, 0, *self.owner)
+                for name, shape in shapes.items()
+            }
+        return known
 
     def fgetattr(self, path: bytes, buf: Any, fip: Any) -> int:
         return self.getattr(path, buf)
 
     def open(self, path: bytes, fip: Any) -> int:
+        info = fip.contents
+        number = self._open(path, info.flags)
+        if number < 0:
+            return number
+        info.fh = number
+        if len(self.nodes) >= CACHED_PATHS:
+            self.nodes.clear()
+        self.nodes[self.session.header()[1]] = path
+        return 0
+
+    def open_again(self, nodeid: int, flags: int) -> int | None:
+        path = self.nodes.get(nodeid)
+        try:
+            return None if path is None else self._open(path, flags)
+        except BaseException:
+            return self._failed()
+
+    def _open(self, path: bytes, flags: int) -> int:
+        # a handle, or a negative errno
         known = self._find(path)
         if known is None:
             return -errno.ENOENT
         file = known[1]
         assert isinstance(file, File)
-        info = fip.contents
-        flags = info.flags
         mode = self.kept[path].get("mode", file.mode) if path in self.kept else file.mode
         access = flags & 3
         # a file without the bit cannot be opened so even by root (KERNFS_ROOT_EXTRA_OPEN_PERM_CHECK)
@@ -340,8 +426,7 @@ class Server:
             self._fail("open", path)
         opened = _Open(path, known[0], file, self.generation, bool(flags & os.O_NONBLOCK))
         opened.passing, opened.told = path not in self.paths, self.tree.told
-        info.fh = self._handle(opened)
-        return 0
+        return self._handle(opened)
 
     def _handle(self, opened: _Open) -> int:
         handle = self.next_handle = self.next_handle + 1
@@ -357,14 +442,14 @@ class Server:
         fip.contents.fh = self._handle(_Open(path, known[0], None, self.generation))
         return 0
 
-    def _answer_read(self, number: int, size: int, offset: int) -> bytes | int:
+    def read(self, handle: int, size: int, offset: int) -> bytes | int:
+        """One read(2) of an open file: the data, or a negative errno."""
         try:
-            return self.read(self.handles[number], size, offset)
+            return self._read(self.handles[handle], size, offset)
         except BaseException:
             return self._failed()
 
-    def read(self, handle: _Open, size: int, offset: int) -> bytes | int:
-        """One read(2) of an open file: the data, or a negative errno."""
+    def _read(self, handle: _Open, size: int, offset: int) -> bytes | int:
         data = handle.data
         if not handle.plain and handle.file is not None and handle.file.sampled and (offset == 0 or data is None):
             self.tree.sample()
@@ -470,13 +555,14 @@ class Server:
             entry = entry.lookup(name, self.tree.tiers) if isinstance(entry, Directory) else None
         return entry if isinstance(entry, File) else None
 
-    def release(self, path: bytes, fip: Any) -> int:
-        handle = self.handles.pop(fip.contents.fh)
-        if handle.waiter is not None:
-            drop(handle.waiter)
-        return 0
+    def release_handle(self, handle: int) -> None:
+        waiter = self.handles.pop(handle).waiter
+        if waiter is not None:
+            drop(waiter)
 
-    releasedir = release
+    def releasedir(self, path: bytes, fip: Any) -> int:
+        self.release_handle(fip.contents.fh)
+        return 0
 
     def readlink(self, path: bytes, buf: Any, size: int) -> int:
         known = self._find(path)

@@ -136,6 +136,16 @@ class Link:
 Entry: TypeAlias = "File | Link | Directory[Any]"
 
 
+@frozen
+class Shape:
+    """What stat(2) says of an entry that has no device number."""
+
+    mode: int
+    """Type and permission bits."""
+    size: int = 0
+    nlink: int = 1
+
+
 @define(eq=False)
 class _Declared:
     """What every kind of declaration has: who shows it, and since when."""
@@ -168,6 +178,10 @@ class _Declared:
     def needed(self, tiers: Collection[Tier]) -> bool:
         """Whether it is shown although the kernel's configuration leaves it out."""
         return False
+
+    def shape(self, machine: Machine) -> Shape | None:
+        """What stat(2) says of it in every directory of the class; None: that depends on the directory."""
+        return None
 
     def adopt(self, owner: DirectoryClass, name: str) -> None:
         """Take the name and the tier of the class that declares it."""
@@ -216,6 +230,11 @@ class Attribute(_Declared, Generic[D, V]):
 
     def there(self, directory: D) -> bool:
         return self.is_visible is None or self.is_visible(directory)
+
+    def shape(self, machine: Machine) -> Shape | None:
+        if self.is_visible or self.dynamic_mode or self.rdev or self.sampled:
+            return None
+        return Shape(self.type | self.mode, self.size if isinstance(self.size, int) else self.size(machine))
 
     def entry(self, directory: D) -> File | None:
         if not self.there(directory):
@@ -549,6 +568,13 @@ class Directory(Generic[K]):
             if key is not None:
                 return family.make(self, name, key)
         return None
+
+    def shapes(self, tiers: Collection[Tier] = ALL_TIERS) -> dict[str, Shape]:
+        """Name -> shape of the entries that are the same in every directory of this class."""
+        if type(self).lookup is not Directory.lookup:
+            return {}
+        shapes = {name: declared.shape(self.machine) for name, declared in self._shown(tiers).declared.items()}
+        return {name: shape for name, shape in shapes.items() if shape is not None}
 
     def entries(self, tiers: Collection[Tier] = ALL_TIERS) -> Iterator[tuple[str, int]]:
         """Name and file type (``S_IFDIR``…) of every entry, in no particular order."""

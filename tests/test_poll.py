@@ -146,3 +146,16 @@ def test_kmsg_is_readable_until_its_end(root, opened):
     assert (root / "sys/kernel/debug/tdxfs/log").read_text().count("\n") == lines
     with pytest.raises(BlockingIOError):
         os.read(descriptor, 8192)
+
+
+def test_a_line_written_to_kmsg_wakes_its_readers(root, opened):
+    """A record that a program writes is the next one read."""
+    descriptor = opened("dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+    while poll(descriptor, select.POLLIN):
+        os.read(descriptor, 8192)
+    writer = threading.Timer(0.2, (root / "dev/kmsg").write_text, ("hello",))
+    writer.start()
+
+    assert select.POLLIN == poll(descriptor, select.POLLIN, PATIENCE)
+    assert os.read(descriptor, 8192).endswith(b";hello\n")
+    writer.join()

@@ -8,7 +8,7 @@ from typing import Any
 from tdxfs.kmsg import format_kmsg, user_said
 from tdxfs.model import Machine
 from tdxfs.sysfs.attribute import CharDevices, Directory, Reader, ro
-from tdxfs.sysfs.codec import RECORDS, Records
+from tdxfs.sysfs.codec import RECORDS, TEXT, Records
 from tdxfs.sysfs.dax import dax_major
 
 
@@ -24,6 +24,8 @@ class DevRoot(Directory[Any]):
         returns 0, EAGAIN with O_NONBLOCK, and poll waits for the next record.
         """
         return Records(self.machine.log, format_kmsg)
+
+    kmsg.takes = TEXT
 
     @kmsg.store
     def _log(self, text: str) -> Machine:

@@ -107,12 +107,13 @@ class Faults:
         self._faults = [(fault, Random(fault.seed)) for fault in faults]
         self._counts: dict[tuple[int, str], int] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._faults)
-
     def due(self, access: str, path: str) -> list[Fault]:
         """Those that an access of a path (without the first slash) meets now: it is counted."""
         return [fault for fault, random in self._faults if self._is_due(fault, random, access, path)]
+
+    def vanishes(self, path: str) -> bool:
+        """Whether what is listed at a path is gone until the next listing: it is counted."""
+        return any(fault.vanish for fault in self.due("list", path))
 
     def _is_due(self, fault: Fault, random: Random, access: str, path: str) -> bool:
         if fault.access != access or not fnmatchcase(path, fault.pattern):

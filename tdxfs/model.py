@@ -644,16 +644,12 @@ class Machine:
     default_mems: frozenset[int] | None = None
     """Nodes that tasks may allocate from unless told otherwise; None: all that have memory."""
 
-    def after(self, previous: Machine, **fields: Any) -> Machine:
-        """
-        This machine, with other `fields`, as the one that follows `previous`, with what is derived from fields that
-        they share; no derived value is made from one of `fields`.
-        """
+    def after(self, previous: Machine) -> Machine:
+        """This machine as the one that follows `previous`, with what is derived from fields that they share."""
         successor = evolve(
             self,
             generation=previous.generation + 1,
             conflict_numbers=previous.seen_numbers or previous.conflict_numbers,
-            **fields,
         )
         for name, sources in DERIVED.items():
             for source in (self, previous):

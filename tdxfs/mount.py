@@ -164,7 +164,7 @@ class Server:
         self.handles: dict[int, _Open] = {}
         self.next_handle = 0
         self.cached = Cached(tree.tiers)
-        self.faults = Faults(tree.machine.faults)
+        self.faults = Faults(tree.machine.faults) if tree.machine.faults else None
         self.vanished: set[bytes] = set()
         handlers = {name: self._guarded(getattr(self, name)) for name in OPERATIONS}
         self.session = Session(handlers, self, ("tdxfs", "-f", "-s", "-o", options, mountpoint))
@@ -294,13 +294,13 @@ class Server:
         self.notifier.post(stale)
         self._notify(old, new)
         if old.faults != new.faults:
-            self.faults = Faults(new.faults)
+            self.faults = Faults(new.faults) if new.faults else None
 
     def _fail(self, access: str, path: bytes) -> int | None:
         # what the faults in force do to an access: OSError, a delay, or how many bytes a read gives at most
         text = path.decode("utf-8", "surrogateescape")[1:]
         short = None
-        for fault in self.faults.due(access, text) if text != FAULTS_PATH else ():
+        for fault in self.faults.due(access, text) if self.faults is not None and text != FAULTS_PATH else ():
             time.sleep(fault.delay)
             if fault.errno:
                 raise OSError(fault.errno, os.strerror(fault.errno))
@@ -314,7 +314,7 @@ class Server:
         below = path.rstrip(b"/") + b"/"
         back = {name for name in self.vanished if name.startswith(below) and b"/" not in name[len(below) :]}
         names = [below + name.encode("utf-8", "surrogateescape") for name in listing.names]
-        lost = {name for name in names if any(fault.vanish for fault in self.faults.due("list", os.fsdecode(name[1:])))}
+        lost = {name for name in names if self.faults is not None and self.faults.vanishes(os.fsdecode(name[1:]))}
         self.vanished = self.vanished - back | lost
         self._forget()
         self.notifier.post(self.cached.names(path.rstrip(b"/"), [name[len(below) :] for name in back | lost]))
@@ -422,7 +422,7 @@ class Server:
             return -errno.EACCES
         if flags & os.O_DIRECT:
             return -errno.EINVAL
-        if self.faults:
+        if self.faults is not None:
             self._fail("open", path)
         opened = _Open(path, known[0], file, self.generation, bool(flags & os.O_NONBLOCK))
         opened.passing, opened.told = path not in self.paths, self.tree.told
@@ -437,7 +437,7 @@ class Server:
         known = self._find(path)
         if known is None:
             return -errno.ENOENT
-        if self.faults and isinstance(known[1], Directory):
+        if self.faults is not None and isinstance(known[1], Directory):
             self._fail_listing(path, known[1])
         fip.contents.fh = self._handle(_Open(path, known[0], None, self.generation))
         return 0
@@ -453,12 +453,12 @@ class Server:
         data = handle.data
         if not handle.plain and handle.file is not None and handle.file.sampled and (offset == 0 or data is None):
             self.tree.sample()
-        if self._is_stale(handle):
+        if handle.generation != self.tree.generation or (handle.passing and handle.told != self.tree.told):
             self._renew(handle)
         file = handle.file
         if file is None:
             return -errno.ENODEV
-        if self.faults:
+        if self.faults is not None:
             short = self._fail("read", handle.path)
             size = size if short is None else min(size, short)
         if not handle.plain and file.reader is Reader.RECORDS:
@@ -483,9 +483,6 @@ class Server:
         if text is None:
             text = self.texts[file] = content(file)
         return text
-
-    def _is_stale(self, handle: _Open) -> bool:
-        return handle.generation != self.tree.generation or (handle.passing and handle.told != self.tree.told)
 
     def _renew(self, handle: _Open) -> None:
         # the machine has changed: what an open file shows next is the new one's, if it is still there
@@ -520,7 +517,7 @@ class Server:
 
     def _events(self, handle: _Open) -> int:
         # kernfs_generic_poll(): readable always; an event since the last read, also none read yet, is POLLPRI
-        if self._is_stale(handle):
+        if handle.generation != self.tree.generation or (handle.passing and handle.told != self.tree.told):
             self._renew(handle)
         if handle.file is None:
             return select.POLLIN | select.POLLPRI | select.POLLERR
@@ -634,7 +631,7 @@ class Server:
         # one write is one store, whatever the offset, and a page of it at most
         if self.handles[fip.contents.fh].gone:
             return -errno.ENODEV
-        if self.faults:
+        if self.faults is not None:
             self._fail("write", path)
         data = ctypes.string_at(buf, min(size, PAGE_SIZE))
         try:

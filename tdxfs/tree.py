@@ -166,7 +166,9 @@ class Tree:
         if machine is not self._machine:
             record()
             before = self._machine
-            self._machine = machine.after(before, uevents=following(before, machine, self.root_of))
+            successor = machine.after(before)
+            uevents = following(before, successor, self.root_of)
+            self._machine = successor if uevents is successor.uevents else changed(successor, uevents=uevents)
             if _differ_in_tasks_only(before, machine):
                 self.told += 1
             else:

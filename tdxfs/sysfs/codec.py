@@ -135,9 +135,12 @@ def _scan_stat(text: str) -> dict[str, int]:
     return {name: int(value) for name, value in (line.rsplit(None, 1) for line in text.splitlines())}
 
 
-@frozen
+@frozen(eq=False)
 class Records:
-    """A stream of numbered records, of which the newest are kept, as ``/dev/kmsg`` has them."""
+    """
+    A stream of numbered records, of which the newest are kept, as ``/dev/kmsg`` has them. Those that
+    read alike are equal.
+    """
 
     kept: Sequence[Any]
     format: Callable[[int, Any], str]
@@ -156,9 +159,18 @@ class Records:
     def text(self, number: int) -> str:
         return self.format(number, self.kept[number - self.first])
 
+    def __str__(self) -> str:
+        return "".join(map(self.text, self.numbers()))
 
-def _unread(text: str) -> Records:
-    raise ValueError("records are not imported")
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Records) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+
+def _scan_records(text: str) -> Records:
+    return Records(text.splitlines(), lambda _, line: f"{line}\n")
 
 
 def _format_choice(choice: tuple[str, Sequence[str]]) -> str:
@@ -202,9 +214,7 @@ STAT: Codec[Mapping[str, int]] = Codec(
 CHOICE: Codec[tuple[str, Sequence[str]]] = Codec(
     "words, the selected one in brackets", _format_choice, _scan_choice, lambda choice: choice[0]
 )
-RECORDS: Codec[Records] = Codec(
-    "records, one per read", lambda records: "".join(map(records.text, records.numbers())), _unread, newline=""
-)
+RECORDS: Codec[Records] = Codec("records, one per read", str, _scan_records, newline="")
 TEXT: Codec[str] = Codec("text", _itself, _itself, newline="")
 """Whole text, verbatim: no newline is added."""
 NOTHING: Codec[None] = Codec("nothing", lambda _: "", lambda _: None, newline="")

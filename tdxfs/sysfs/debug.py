@@ -67,8 +67,9 @@ AXES: Codec[dict[str, Axis]] = Codec(
 )
 
 
-def _unread(text: str) -> tuple[Fault, ...]:
-    raise ValueError("faults are written one by one")
+def _scan_faults(text: str) -> tuple[Fault, ...]:
+    lines = (line.partition(": ") for line in text.splitlines())
+    return tuple(evolve(parse(fault), number=int(number)) for number, _, fault in lines)
 
 
 def _fault(text: str) -> Fault | int | None:
@@ -79,7 +80,10 @@ def _fault(text: str) -> Fault | int | None:
 
 
 FAULTS: Codec[tuple[Fault, ...]] = Codec(
-    "faults, a line each", lambda faults: "".join(f"{fault.number}: {fault}\n" for fault in faults), _unread, newline=""
+    "faults, a line each",
+    lambda faults: "".join(f"{fault.number}: {fault}\n" for fault in faults),
+    _scan_faults,
+    newline="",
 )
 FAULT: Codec[Fault | int | None] = Codec("a fault, remove NUMBER or clear", str, _fault)
 

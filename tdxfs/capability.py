@@ -7,6 +7,7 @@ is counted but does not make its node mixed: no guest could ever get it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 from attrs import frozen
@@ -126,6 +127,18 @@ def judge_target_node(machine: Machine, key: tuple[int, int]) -> Verdict:
     there = Ranges() if target is None else online_memory(machine, target)
     mine = Ranges.of(machine.dax[key].mappings).aligned_in(machine.topology.memory.block_size)
     return judge(machine, there | mine)
+
+
+def blocks_of(machine: Machine, ranges: Iterable[Range]) -> Ranges:
+    """Numbers of the memory blocks that the ranges touch."""
+    size = machine.topology.memory.block_size
+    return Ranges.of(Range(part.start // size, -(-part.end // size)) for part in ranges)
+
+
+def incapable_blocks_of(machine: Machine, nid: int) -> Ranges:
+    """Numbers of the online memory blocks of a node that are not capable, found from the holes."""
+    touched = blocks_of(machine, (hole.range for hole in judge_node(machine, nid).holes))
+    return touched & Ranges.of(Range(a, b) for a, b, block in machine.node_blocks[nid].runs() if block.online)
 
 
 @frozen

@@ -90,10 +90,11 @@ def total_kib(machine: Machine, nid: int) -> int:
 
 
 def free_kib(machine: Machine, nid: int) -> int:
-    """``MemFree`` of a node in kB: what no PAMT, BIOS or huge page holds; less than 0 if those do not fit."""
+    """``MemFree`` of a node in kB: what no PAMT, BIOS, huge page or guest holds; less than 0 if those do not fit."""
     memory = online_memory(machine, nid)
     pools = sum(machine.hugepages.get((nid, size), 0) * size for size in HUGEPAGE_SIZES)
-    return (memory.size - (memory & machine.tdx.owned).size) // 1024 - pools
+    guests = sum(end - start for part in memory for start, end, _ in machine.guest_pages.within(part.start, part.end))
+    return (memory.size - (memory & machine.tdx.owned).size - guests) // 1024 - pools
 
 
 def held_pages(machine: Machine, nid: int) -> int:

@@ -21,6 +21,11 @@ class Refusal(OSError):
     def __init__(self, why: str = "") -> None:
         super().__init__(self.number, why or errno.errorcode[self.number])
 
+    @classmethod
+    def errno_name(cls) -> str:
+        """``EINVAL`` and so on."""
+        return errno.errorcode[cls.number]
+
     def leaving(self, machine: Any) -> Self:
         """The same refusal, leaving `machine` behind."""
         self.machine = machine
@@ -127,6 +132,18 @@ class NoProcess(Refusal):
     """ESRCH: no such process."""
 
     number = errno.ESRCH
+
+
+class BadDescriptor(Refusal):
+    """EBADF: no such open file."""
+
+    number = errno.EBADF
+
+
+class InappropriateIoctl(Refusal):
+    """ENOTTY: the file knows no such ioctl."""
+
+    number = errno.ENOTTY
 
 
 class UserError(Exception):

@@ -74,7 +74,7 @@ class Direct(Protocol):
     def open_again(self, nodeid: int, flags: int) -> int | None:
         """A handle."""
 
-    def release_handle(self, handle: int) -> None: ...
+    def release_handle(self, handle: int) -> int: ...
 
     def attributes_of(self, nodeid: int) -> bytes | None:
         """As `attributes` makes them."""
@@ -238,8 +238,7 @@ class Session:
             if said is not None and said >= 0:
                 said = _pack_opened(said, _FOPEN_DIRECT_IO)
         elif opcode == _RELEASE:
-            direct.release_handle(_unpack_read(data)[0])
-            said = 0
+            said = direct.release_handle(_unpack_read(data)[0])
         elif opcode == GETATTR:
             said = direct.attributes_of(_HEADER.unpack_from(data)[1])
         else:
@@ -317,3 +316,8 @@ def wake(handle: int) -> None:
 def drop(handle: int) -> None:
     """Free a poll handle nobody waits on."""
     _pollhandle_destroy(handle)
+
+
+def caller() -> int:
+    """The thread whose request is being answered, as this process's pid namespace numbers it; 0: it has no number."""
+    return int(fuse.fuse_get_context()[2])

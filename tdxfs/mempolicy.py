@@ -15,7 +15,7 @@ from attrs import evolve, frozen
 from tdxfs import nodes
 from tdxfs.errors import AccessDenied, InvalidValue, NoDevice, NoEntry, NotPermitted, NotSupported
 from tdxfs.idlist import format_list, parse_list
-from tdxfs.model import PAGE_SIZE, Machine, MemPolicy, Mode, Task, kernel_at_least
+from tdxfs.model import PAGE_SIZE, By, Machine, MemPolicy, Mode, Task, kernel_at_least
 from tdxfs.ranges import Range, align_up
 
 MAX_NUMNODES = 1024
@@ -306,22 +306,30 @@ def zonelists(machine: Machine) -> dict[int, tuple[int, ...]]:
     Online node -> the nodes with memory in the order in which its allocations fall back (``build_zonelists``): by
     distance, nodes without CPUs before those with, the load of being first spread over equals.
     """
+    memory, with_cpus, online = nodes.has_memory(machine), nodes.has_cpu(machine), nodes.online_nodes(machine)
+    return _zonelists(By(machine, machine.topology.distances), memory, with_cpus, frozenset(online))
+
+
+@lru_cache(maxsize=8)
+def _zonelists(
+    by_distances: By, memory: frozenset[int], with_cpus: frozenset[int], online: frozenset[int]
+) -> dict[int, tuple[int, ...]]:
+    machine = by_distances.machine
     load: dict[int, int] = {}
-    memory, with_cpus = nodes.has_memory(machine), nodes.has_cpu(machine)
     lists = {}
-    for local in sorted(nodes.online_nodes(machine)):
+    for local in sorted(online):
+
+        def cost(nid: int, local: int = local) -> tuple[int, int, int]:
+            return nodes.distance(machine, local, nid) + (nid < local) + (nid in with_cpus), load.get(nid, 0), nid
+
+        # the load of a node changes when it is taken, and then it is out of this list: sorting once is enough
         order = [local] if local in memory else []
-        while left := sorted(memory.difference(order)):
-            cost = {
-                nid: (nodes.distance(machine, local, nid) + (nid < local) + (nid in with_cpus)) * MAX_NUMNODES
-                + load.get(nid, 0)
-                for nid in left
-            }
-            best = min(left, key=cost.__getitem__)
-            before = order[-1] if order else local
-            if nodes.distance(machine, local, best) != nodes.distance(machine, local, before):
-                load[best] = load.get(best, 0) + 1
-            order.append(best)
+        before = local
+        for nid in sorted(memory - {local}, key=cost):
+            if nodes.distance(machine, local, nid) != nodes.distance(machine, local, before):
+                load[nid] = load.get(nid, 0) + 1
+            order.append(nid)
+            before = nid
         lists[local] = tuple(order)
     return lists
 

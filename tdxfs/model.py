@@ -498,6 +498,149 @@ class Task:
     """Node -> those of them that an interleaving policy put there."""
 
 
+class Backs(Enum):
+    """What stands behind guest memory."""
+
+    DAX = "dax"
+    """A dax device's own pages."""
+    BAR = "bar"
+    """A PCI BAR."""
+    ANON = "anon"
+    """Anonymous memory: pages are allocated at the first touch, under the mapping's or the task's policy."""
+    SHMEM = "shmem"
+    """Shared memory (tmpfs, memfd, shared anonymous): likewise."""
+    PAGECACHE = "pagecache"
+    """Any other file: its pages are allocated under the task's policy."""
+    GUEST_MEMFD = "guest_memfd"
+    """``KVM_CREATE_GUEST_MEMFD``: unmovable pages, allocated at the first touch."""
+
+    @property
+    def of_a_device(self) -> bool:
+        """Whether its pages are known before anybody touches them."""
+        return self in (Backs.DAX, Backs.BAR)
+
+
+@frozen
+class Stretch:
+    """A part of a memory slot that one thing backs; all numbers are bytes."""
+
+    range: Range
+    """Offsets from the slot's first byte."""
+    kind: Backs
+    object: str = ""
+    """``dax0.0``, or a BAR as ``0000:17:00.0/resource2``; empty for what the allocator backs."""
+    offset: int = 0
+    """Where in the object it begins."""
+    spelled: str = ""
+    """The path by which the program mapped it, if it did."""
+
+
+@frozen
+class Frames:
+    """Pages of a slot and where in host memory they are; all numbers are bytes."""
+
+    offset: int
+    size: int
+    hpa: int
+
+
+@frozen
+class Memslot:
+    """A memory slot of a guest (``struct kvm_userspace_memory_region2``); all numbers are bytes."""
+
+    id: int
+    gpa: int
+    """First guest physical address."""
+    size: int
+    address: int = 0
+    """``userspace_addr``."""
+    flags: int = 0
+    backing: tuple[Stretch, ...] = ()
+    """Sorted by offset; what no stretch names is not mapped."""
+    touched: Ranges = Ranges()
+    """Offsets of the pages that the TD has."""
+    pages: Ranges = Ranges()
+    """Host physical memory that is behind it, devices' pages included."""
+    resident: tuple[Frames, ...] = ()
+    """Pages that were allocated before the slot was set."""
+    pledged: bool = False
+    """Admitted under validate=pledge: changes that could kill the guest are declined."""
+
+    @property
+    def guest_range(self) -> Range:
+        return Range(self.gpa, self.gpa + self.size)
+
+
+@frozen
+class Record:
+    """What was impossible, and what to do next time: a guest's death or a refusal."""
+
+    kind: str
+    """A `Why`, or ``owned``, ``policy``, ``out-of-memory``, ``mapping``, ``undermined``."""
+    reason: str
+    """One sentence."""
+    remedy: str
+    """A command, or ``none:`` and why there is none."""
+    slot: int | None = None
+    gpa: int | None = None
+    hpa: int | None = None
+    node: int | None = None
+    dax: str = ""
+    policy: str = ""
+    """The NUMA policy in force, as ``numa_maps`` prints it; empty where none matters."""
+    seamcall: str = ""
+    code: int = 0
+    """What the SEAMCALL returned."""
+    errno: str = ""
+    """Name of the errno that the caller saw."""
+
+
+class Life(Enum):
+    """Where a guest is in its life."""
+
+    RUNNING = "running"
+    DEAD = "dead"
+    """A SEAMCALL failed (``vm_dead``): every ioctl is EIO."""
+    ENDED = "ended"
+    """Its last descriptor was closed while it was running."""
+
+
+@frozen
+class Guest:
+    """A TD, as KVM knows it."""
+
+    name: str
+    """``PID-N``: the N-th guest of that process."""
+    pid: int
+    command: str = ""
+    """The command line of the process that made it."""
+    life: Life = Life.RUNNING
+    open: bool = True
+    """Whether a descriptor of it is open: it holds memory and a KeyID."""
+    slots: Map[int, Memslot] = Map()
+    layout: RunMap[int] = RunMap()
+    """Guest physical address -> id of the slot that holds it."""
+    private: Ranges = Ranges()
+    """Guest physical addresses with the PRIVATE attribute."""
+    finalized: bool = False
+    """``KVM_TDX_FINALIZE_VM``: no more initial memory."""
+    death: Record | None = None
+    refusals: tuple[Record, ...] = ()
+    """The last ones."""
+    refused: int = 0
+    """How many there were."""
+
+    @property
+    def pages(self) -> Ranges:
+        """Host physical memory that it holds, devices' pages included."""
+        return Ranges.of(part for slot in self.slots.values() for part in slot.pages)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its slots."""
+        return sum(slot.size for slot in self.slots.values())
+
+
 @frozen
 class Tdmr:
     """A TD memory region, as the kernel gave it to the TDX module."""
@@ -643,6 +786,12 @@ class Machine:
     """Node and name of a numastat counter -> pages that tasks added to it."""
     default_mems: frozenset[int] | None = None
     """Nodes that tasks may allocate from unless told otherwise; None: all that have memory."""
+    guests: Map[str, Guest] = Map()
+    """Name -> guest; those that ended stay until there are more than `guest_limit` of them."""
+    guest_limit: int = 64
+    """How many guests that ended are remembered."""
+    guests_ended: tuple[str, ...] = ()
+    """Names of the guests that ended and are remembered, the oldest first."""
 
     def after(self, previous: Machine) -> Machine:
         """This machine as the one that follows `previous`, with what is derived from fields that they share."""
@@ -796,6 +945,11 @@ class Machine:
         """Address -> index of the TDMR around it."""
         return RunMap.of((tdmr.range.start, tdmr.range.end, at) for at, tdmr in enumerate(self.tdx.tdmrs))
 
+    @derived("guests")
+    def guest_pages(self) -> RunMap[str]:
+        """Host physical address -> name of the guest that holds it."""
+        return RunMap.of((part.start, part.end, guest.name) for guest in self.guests.values() for part in guest.pages)
+
     @derived("ram")
     def _ram_ranges(self) -> Ranges:
         return Ranges.of(Range(start, end) for start, end, _ in self.ram.runs())
@@ -829,3 +983,19 @@ def with_device(machine: Machine, device: DaxState) -> Machine:
             bound[device.driver] |= {key}
             vars(other)["bound_dax"] = bound
     return other
+
+
+class By:
+    """A machine as the key of a cache whose values depend on a part of it: equal for machines that share that part."""
+
+    __slots__ = ("machine", "part")
+
+    def __init__(self, machine: Machine, part: object) -> None:
+        self.machine = machine
+        self.part = part
+
+    def __hash__(self) -> int:
+        return id(self.part)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, By) and self.part is other.part

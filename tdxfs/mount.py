@@ -21,14 +21,16 @@ import traceback
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 from attrs import define
 
 from tdxfs.cached import Cached
+from tdxfs.caller import Caller
 from tdxfs.errors import UserError
 from tdxfs.faults import Faults
-from tdxfs.fuse_abi import GETATTR, LOOKUP, Session, attributes, c_stat, drop, missing, wake
+from tdxfs.fuse_abi import GETATTR, LOOKUP, Session, attributes, c_stat, caller, drop, missing, wake
+from tdxfs.kvm import Call, Descriptor, Kvm
 from tdxfs.model import Machine
 from tdxfs.notifier import Notifier
 from tdxfs.sysfs.attribute import Directory, Entry, File, Link, Reader, fixed
@@ -41,6 +43,8 @@ CACHED_NAMES = 4096
 """A directory with more is listed anew each time."""
 FOREVER = 3600
 MISSING = missing(FOREVER)
+IOC_SIZE_SHIFT, IOC_SIZE_MASK = 16, 0x3FFF
+"""Where the number of an ioctl says how large its struct is."""
 READABLE = select.POLLIN | select.POLLRDNORM
 DOT_OFFSET = 1
 """d_off of ``.``, as kernfs."""
@@ -113,7 +117,20 @@ class _Open:
     """One open description, and the text it reads; `file` is None of a directory and of an object that is gone."""
 
     __slots__ = (
-        "at", "data", "file", "generation", "gone", "nonblocking", "passing", "path", "plain", "stat", "told", "unseen",
+        "at",
+        "data",
+        "file",
+        "generation",
+        "gone",
+        "kvm",
+        "memory",
+        "nonblocking",
+        "passing",
+        "path",
+        "plain",
+        "stat",
+        "told",
+        "unseen",
         "waiter",
     )  # fmt: skip
 
@@ -132,11 +149,13 @@ class _Open:
         self.waiter: int | None = None
         self.passing = False
         self.told = 0
+        self.memory: IO[bytes] | None = None
+        self.kvm: Descriptor | None = None
 
 
 OPERATIONS = (
     "getattr fgetattr readlink mknod mkdir symlink link chmod chown truncate ftruncate open "
-    "write poll statfs opendir readdir releasedir init create utimens"
+    "write ioctl poll statfs opendir readdir releasedir init create utimens"
 ).split()
 """Which operations libfuse is given; the others it answers ENOSYS, once."""
 
@@ -163,6 +182,8 @@ class Server:
         self.generation = tree.generation
         self.handles: dict[int, _Open] = {}
         self.next_handle = 0
+        self.memories: dict[bytes, IO[bytes]] = {}
+        self.kvm = Kvm(tree, mountpoint)
         self.cached = Cached(tree.tiers)
         self.faults = Faults(tree.machine.faults) if tree.machine.faults else None
         self.vanished: set[bytes] = set()
@@ -396,6 +417,9 @@ class Server:
         if number < 0:
             return number
         info.fh = number
+        if self.handles[number].memory is not None:
+            return 0  # only what the page cache holds can be mapped MAP_SHARED
+        info.direct_io = True
         if len(self.nodes) >= CACHED_PATHS:
             self.nodes.clear()
         self.nodes[self.session.header()[1]] = path
@@ -422,11 +446,23 @@ class Server:
             return -errno.EACCES
         if flags & os.O_DIRECT:
             return -errno.EINVAL
+        if file.may_open is not None:
+            file.may_open()
         if self.faults is not None:
             self._fail("open", path)
         opened = _Open(path, known[0], file, self.generation, bool(flags & os.O_NONBLOCK))
         opened.passing, opened.told = path not in self.paths, self.tree.told
+        if file.reader is Reader.KVM:
+            opened.kvm = Descriptor()
+        elif file.reader is Reader.MEMORY and access == os.O_RDWR:
+            opened.memory = self._memory(path)
         return self._handle(opened)
+
+    def _memory(self, path: bytes) -> IO[bytes]:
+        # what was written to a device, for as long as the mount
+        if path not in self.memories:
+            self.memories[path] = tempfile.TemporaryFile(prefix="tdxfs-", buffering=0)  # noqa: SIM115
+        return self.memories[path]
 
     def _handle(self, opened: _Open) -> int:
         handle = self.next_handle = self.next_handle + 1
@@ -450,6 +486,8 @@ class Server:
             return self._failed()
 
     def _read(self, handle: _Open, size: int, offset: int) -> bytes | int:
+        if handle.memory is not None and handle.file is not None:
+            return os.pread(handle.memory.fileno(), size, offset).ljust(min(size, handle.file.size - offset), b"\0")
         data = handle.data
         if not handle.plain and handle.file is not None and handle.file.sampled and (offset == 0 or data is None):
             self.tree.sample()
@@ -552,14 +590,38 @@ class Server:
             entry = entry.lookup(name, self.tree.tiers) if isinstance(entry, Directory) else None
         return entry if isinstance(entry, File) else None
 
-    def release_handle(self, handle: int) -> None:
-        waiter = self.handles.pop(handle).waiter
-        if waiter is not None:
-            drop(waiter)
+    def release_handle(self, handle: int) -> int:
+        """The end of an open description: 0, or a negative errno that nobody sees."""
+        try:
+            opened = self.handles.pop(handle)
+            if opened.waiter is not None:
+                drop(opened.waiter)
+            if opened.kvm is not None:
+                try:
+                    self.kvm.release(opened.kvm)
+                finally:
+                    self.notifier.settle()
+        except BaseException:
+            return self._failed()
+        return 0
 
     def releasedir(self, path: bytes, fip: Any) -> int:
-        self.release_handle(fip.contents.fh)
-        return 0
+        return self.release_handle(fip.contents.fh)
+
+    def ioctl(self, path: bytes, number: int, argument: int | None, fip: Any, flags: int, data: int | None) -> int:
+        descriptor = self.handles[fip.contents.fh].kvm
+        if descriptor is None:
+            return -errno.ENOTTY
+        size = number >> IOC_SIZE_SHIFT & IOC_SIZE_MASK
+        struct_in = ctypes.string_at(data, size) if data and size else b""
+        try:
+            result, struct_out = self.kvm.ioctl(number, Call(descriptor, argument or 0, struct_in, Caller(caller())))
+        finally:
+            self.notifier.settle()
+        if struct_out:
+            assert data is not None and len(struct_out) == size
+            ctypes.memmove(data, struct_out, size)
+        return result
 
     def readlink(self, path: bytes, buf: Any, size: int) -> int:
         known = self._find(path)
@@ -628,6 +690,9 @@ class Server:
     # --- what sysfs refuses, and how ---------------------------------------------------
 
     def write(self, path: bytes, buf: Any, size: int, offset: int, fip: Any) -> int:
+        memory = self.handles[fip.contents.fh].memory
+        if memory is not None:
+            return os.pwrite(memory.fileno(), ctypes.string_at(buf, size), offset)
         # one write is one store, whatever the offset, and a page of it at most
         if self.handles[fip.contents.fh].gone:
             return -errno.ENODEV
@@ -702,7 +767,6 @@ def serve(tree: Tree, mountpoint: str, ready: Callable[[], None]) -> None:
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)  # what is kept for the paths looked at makes no cycles
     options = [
-        "direct_io",
         "default_permissions",
         "use_ino",
         f"entry_timeout={FOREVER}",

@@ -14,7 +14,7 @@ from attrs import evolve, frozen
 
 from tdxfs.errors import Refusal
 from tdxfs.idlist import format_list
-from tdxfs.model import Machine, MemPolicy, Mode
+from tdxfs.model import By, Machine, MemPolicy, Mode
 from tdxfs.policy import Axis, Policies
 from tdxfs.ranges import Ranges, RunMap
 from tdxfs.transitions.memory import offline_blocks
@@ -126,10 +126,14 @@ class Reboot:
         return rebooted(machine, self.policies)
 
 
-@lru_cache(maxsize=16)
 def rebooted(machine: Machine, policies: Policies) -> Machine:
     """The machine as it comes up under other policies."""
-    return boot_again(machine, policies)
+    return _rebooted(By(machine, machine.built), policies)
+
+
+@lru_cache(maxsize=16)
+def _rebooted(by_built: By, policies: Policies) -> Machine:
+    return boot_again(by_built.machine, policies)
 
 
 def reboot(machine: Machine, **axes: Any) -> Remedy:

@@ -17,6 +17,7 @@ from attrs import fields, frozen
 from tdxfs import processes
 from tdxfs.errors import AccessDenied, NoDevice, NoEntry, NotADirectory, Refusal
 from tdxfs.model import PAGE_SIZE, Machine, changed
+from tdxfs.pledge import kept
 from tdxfs.sysfs.attribute import ALL_TIERS, Directory, Entry, File, Link, Tier
 from tdxfs.uevents import following
 
@@ -151,11 +152,12 @@ class Tree:
         """
         Make what `transition` makes of the current machine the current one. A Refusal passes through, after
         the machine that it leaves, if any, has become the current one. `record` is called before the machine
-        becomes another, with the errno of the refusal or 0; what it raises leaves everything as it was.
+        becomes another, with the errno of the refusal or 0; what it raises leaves everything as it was. What the
+        guests were promised is kept (`pledge`).
         """
         with self._lock:
             try:
-                machine = transition(self._machine)
+                machine = kept(self._machine, transition(self._machine))
             except Refusal as refusal:
                 if refusal.machine is not None:
                     self._become(refusal.machine, partial(record, refusal.errno or 0))
@@ -200,16 +202,17 @@ class Tree:
             self.apply(processes.look)
         return self._machine is not before
 
-    def write(self, path: str, data: bytes) -> int:
+    def write(self, path: str, data: bytes, *, internal: bool = False) -> int:
         """
         One write(2) of `data` to a file: one store, of a page at most. How many bytes it took; NoDevice if the
-        file is gone, AccessDenied if its mode does not allow it, and whatever the store refuses.
+        file is gone, AccessDenied if its mode does not allow it, and whatever the store refuses. An `internal`
+        write, which stands for some other system call, also reaches files that are not shown.
         """
         data = data[:PAGE_SIZE]
 
         def store(machine: Machine) -> Machine:
             try:
-                _, entry = self.follow(path)
+                _, entry = self.follow(path, ALL_TIERS if internal else self.tiers)
             except (NoEntry, NotADirectory):
                 raise NoDevice(path) from None
             if not isinstance(entry, File):
@@ -229,10 +232,10 @@ class Tree:
         """The root of the tree as it is on a machine."""
         return self._root("", machine, None)
 
-    def lookup(self, path: str) -> Entry:
+    def lookup(self, path: str, tiers: Collection[Tier] | None = None) -> Entry:
         """
         The entry at an absolute path below the root ("/sys/devices"); links are
-        not followed. NoEntry or NotADirectory as the kernel would.
+        not followed. NoEntry or NotADirectory as the kernel would. `tiers` are those shown unless given.
         """
         entry: Entry = self.root
         for name in path.split("/"):
@@ -240,14 +243,14 @@ class Tree:
                 continue
             if not isinstance(entry, Directory):
                 raise NotADirectory(path)
-            found = entry.lookup(name, self.tiers)
+            found = entry.lookup(name, self.tiers if tiers is None else tiers)
             if found is None:
                 raise NoEntry(path)
             entry = found
         return entry
 
-    def follow(self, path: str) -> tuple[str, Entry]:
-        """The real path and entry that `path` leads to, symbolic links followed."""
+    def follow(self, path: str, tiers: Collection[Tier] | None = None) -> tuple[str, Entry]:
+        """The real path and entry that `path` leads to, symbolic links followed; `tiers` as in `lookup`."""
         todo = [part for part in reversed(path.split("/")) if part]
         here: list[str] = []
         hops = 0
@@ -259,7 +262,7 @@ class Tree:
                 here = here[:-1]
                 continue
             here.append(part)
-            entry = self.lookup("/" + "/".join(here))
+            entry = self.lookup("/" + "/".join(here), tiers)
             if isinstance(entry, Link):
                 hops += 1
                 if hops > 40:
@@ -267,7 +270,7 @@ class Tree:
                 here.pop()
                 todo.extend(p for p in reversed(entry.target.split("/")) if p)
         real = "/" + "/".join(here)
-        return real, self.lookup(real)
+        return real, self.lookup(real, tiers)
 
     def list(self, path: str) -> Entries:
         """What a directory holds, in kernfs's order."""

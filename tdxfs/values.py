@@ -38,6 +38,14 @@ class Mounted:
     def names(self, path: str) -> Collection[str]:
         return os.listdir(self.root / path.lstrip("/"))
 
+    def write(self, path: str, data: bytes) -> None:
+        """One write(2)."""
+        handle = os.open(self.root / path.lstrip("/"), os.O_WRONLY)
+        try:
+            os.write(handle, data)
+        finally:
+            os.close(handle)
+
 
 @frozen
 class Emulated:
@@ -50,6 +58,10 @@ class Emulated:
 
     def names(self, path: str) -> Collection[str]:
         return self.tree.list(path).names
+
+    def write(self, path: str, data: bytes) -> None:
+        """One write(2)."""
+        self.tree.write(path, data)
 
 
 def values(source: Source, path: str, cls: DirectoryClass) -> dict[str, Any] | None:

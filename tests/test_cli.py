@@ -203,7 +203,7 @@ class TestLooking:
         shown = json.loads(out("pfn", address, small, "--json"))
 
         assert (node, dax, tdx) == (shown["node"], shown["dax"], shown["tdx"])
-        assert f"tdx:  {tdx}\n" in out("pfn", address, small)
+        assert f"tdx:   {tdx}\n" in out("pfn", address, small)
 
     @pytest.mark.parametrize("address", ["banana", "-1", "0x10000000000000000"])
     def test_pfn_of_no_address(self, small, address):

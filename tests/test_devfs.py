@@ -1,35 +1,36 @@
 """Tests for `tdxfs.devfs`."""
 
-import os
 import stat
 
 import pytest
 from attrs import evolve
 from machines import MIXED, tree
 
-from tdxfs.errors import NoEntry
-from tdxfs.model import LogRecord
+from tdxfs.errors import NoAddress, NoEntry
+from tdxfs.model import GIB, LogRecord
 from tdxfs.root import Root
 from tdxfs.sysfs.attribute import Reader
-from tdxfs.tree import Tree, stat_of
+from tdxfs.tree import Stat, Tree, stat_of
 
 
 class TestDaxNodes:
-    def test_a_character_device_per_dax_device(self):
-        """A node has the numbers that sysfs gives, mode 0600 and size 0, bound or not."""
+    def test_a_file_as_large_as_the_device(self):
+        """A regular file of mode 0600 and the device's size: FUSE cannot serve a character device."""
         found = stat_of(tree().lookup("/dev/dax0.0"))
 
-        assert found.mode == stat.S_IFCHR | 0o600
-        assert found.size == 0
-        assert f"{os.major(found.rdev)}:{os.minor(found.rdev)}\n".encode() == tree().read(
-            "/sys/bus/dax/devices/dax0.0/dev"
-        )
+        assert found == Stat(stat.S_IFREG | 0o600, GIB)
 
-    def test_listed_as_one(self):
-        """readdir says what stat says."""
-        listing = tree().list("/dev")
+    def test_its_number_leads_to_the_dax_bus(self):
+        """daxctl finds the dax bus by the device number of the file, 0:0."""
+        assert "/sys/bus/dax" == tree().follow("/sys/dev/char/0:0/subsystem")[0]
 
-        assert dict(zip(listing.names, listing.types, strict=True))["dax0.0"] == stat.S_IFCHR
+    def test_unbound(self):
+        """open() of a device that device_dax does not have is ENXIO."""
+        region = MIXED.dax_regions[0]
+        unbound = evolve(region, devices=(evolve(region.devices[0], driver=None),))
+
+        with pytest.raises(NoAddress):
+            tree(evolve(MIXED, dax_regions=(unbound,))).lookup("/dev/dax0.0").may_open()
 
     def test_no_node_without_a_device(self):
         """There is no node for a device that does not exist."""

@@ -13,6 +13,8 @@ from attrs import evolve
 
 from tdxfs.boot import boot
 from tdxfs.capability import judge_dax, judge_node
+from tdxfs.cli.compare import HEADERS, cells
+from tdxfs.compare import compare
 from tdxfs.conflicts import Severity, conflicts
 from tdxfs.formats.topology import builtin_names, find
 from tdxfs.model import Driver
@@ -68,7 +70,15 @@ def policy_table():
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-GENERATORS = {"policies": policy_table}
+def compare_table():
+    """What becomes of guests on the built-in machines under every combination of four axes."""
+    headers = [header.lower() for header in HEADERS]
+    found = [(name, row) for name in builtin_names() if name != "huge" for row in compare(find(name))]
+    rows = [headers, ["---"] * len(headers), *(cells(f"`{name}`", row) for name, row in found)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+GENERATORS = {"policies": policy_table, "compare": compare_table}
 """Name between the markers -> what makes the text."""
 
 

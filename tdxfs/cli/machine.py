@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,8 +14,7 @@ from tdxfs.cli.options import (
     boot_machine,
     boot_options,
     json_option,
-    load_topology,
-    make_tree,
+    open_source,
     topology_argument,
 )
 from tdxfs.errors import UserError
@@ -24,6 +22,9 @@ from tdxfs.idlist import format_list
 from tdxfs.model import PAGE_SIZE, Machine
 from tdxfs.policy import axes
 from tdxfs.render import size, table
+
+if TYPE_CHECKING:
+    from tdxfs.values import Emulated, Mounted
 
 
 def _print_json(value: Any) -> None:
@@ -149,17 +150,9 @@ def conflicts(source: str, policy: tuple[str, ...], kernel: str | None, as_json:
 
 def _enumerate(source: str, policy: tuple[str, ...], kernel: str | None) -> list[dict[str, Any]]:
     from tdxfs.sysfs.tdx import ConflictsDir
-    from tdxfs.values import Emulated, Mounted, Source, values
+    from tdxfs.values import values
 
-    files: Source
-    if (Path(source) / "sys").is_dir():
-        if policy or kernel:
-            raise UserError(f"{source}: --policy and --kernel are for a topology; this machine has booted")
-        files = Mounted(Path(source))
-    elif Path(source).is_dir():
-        raise UserError(f"{source}: nothing is mounted here (there is no sys directory)")
-    else:
-        files = Emulated(make_tree(boot_machine(source, policy, kernel)))
+    files = open_source(source, policy, kernel)
     said = values(files, ConflictsDir.WHAT, ConflictsDir)
     if said is None:
         click.echo(f"{source}: no {ConflictsDir.WHAT}: no TDX platform, or mounted with --abi kernel", err=True)
@@ -170,11 +163,18 @@ def _enumerate(source: str, policy: tuple[str, ...], kernel: str | None) -> list
 
 
 @click.command()
-@click.argument("kind", required=False)
-def explain(kind: str | None) -> None:
-    """Explain a kind of conflict, or list the kinds."""
+@click.argument("kind", metavar="[KIND|GUEST]", required=False)
+@click.argument("mountpoint", required=False)
+def explain(kind: str | None, mountpoint: str | None) -> None:
+    """Explain a kind of conflict, or what became of a guest of a mounted machine; or list the kinds."""
     from tdxfs.conflicts import RULES
+    from tdxfs.guestctl import NAME
 
+    if kind is not None and NAME.fullmatch(kind):
+        from tdxfs.cli.guests import explain_guest
+
+        explain_guest(kind, mountpoint)
+        return
     texts = {name: inspect.getdoc(rule) or "" for name, rule in RULES.items()}
     if kind is None:
         table(
@@ -199,34 +199,36 @@ def dmesg(topology: str, policy: tuple[str, ...], kernel: str | None) -> None:
 
 @click.command()
 @click.argument("address")
-@topology_argument
+@click.argument("source", metavar="TOPOLOGY|MOUNTPOINT", default=DEFAULT)
 @boot_options
 @json_option
-def pfn(address: str, topology: str, policy: tuple[str, ...], kernel: str | None, as_json: bool) -> None:
+def pfn(address: str, source: str, policy: tuple[str, ...], kernel: str | None, as_json: bool) -> None:
     """
     Say what is known about the page at a physical ADDRESS (0x… or decimal, bytes):
     its node, dax device and TDMR, and whether it can back a TDX guest.
     """
-    from tdxfs.boot import boot
-    from tdxfs.capability import page
-
     try:
         number = int(address, 0)
     except ValueError:
         number = -1
     if not 0 <= number < 1 << 64:
         raise UserError(f"address {address!r}: must be a number of bytes below 2^64, decimal or with 0x")
-    found = page(boot(load_topology(topology, policy, kernel)), number // PAGE_SIZE)
-    facts = {
-        "pfn": found.pfn,
-        "node": found.node,
-        "dax": found.dax or None,
-        "tdmr": found.tdmr,
-        "tdx": found.why.value,
-    }
+    facts = page_facts(open_source(source, policy, kernel), number)
     if as_json:
         _print_json(facts)
         return
     for name, value in facts.items():
         shown = "none" if value is None else f"{value:#x}" if name == "pfn" else str(value)
-        print(f"{name + ':':6}{shown}")
+        print(f"{name + ':':7}{shown}")
+
+
+def page_facts(files: Mounted | Emulated, address: int) -> dict[str, Any]:
+    """What the files of a machine say about the page at a physical address."""
+    from tdxfs.sysfs.pages import PageDir, PagesDir
+    from tdxfs.values import values
+
+    said = values(files, f"{PagesDir.WHAT}/{address // PAGE_SIZE}", PageDir)
+    if said is None:
+        raise UserError(f"no {PagesDir.WHAT}: mounted with --abi kernel or --abi proposed, or no such address")
+    facts = {name: said.get(name) for name in PageDir.DECLARED}
+    return {"pfn": address // PAGE_SIZE, **facts}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -15,6 +16,7 @@ from tdxfs.policy import Policies, axes, parse_axis
 if TYPE_CHECKING:
     from tdxfs.sysfs.attribute import Tier
     from tdxfs.tree import Tree
+    from tdxfs.values import Emulated, Mounted
 
 DEFAULT = "mixed"
 """The built-in machine that is meant when none is named."""
@@ -73,6 +75,19 @@ def boot_machine(name: str, policy: Iterable[str] = (), kernel: str | None = Non
     from tdxfs.boot import boot
 
     return boot(load_topology(name, policy, kernel))
+
+
+def open_source(source: str, policy: Iterable[str] = (), kernel: str | None = None) -> Mounted | Emulated:
+    """The machine mounted at a path, by its files alone, or that of a topology, booted; UserError."""
+    from tdxfs.values import Emulated, Mounted
+
+    if (Path(source) / "sys").is_dir():
+        if policy or kernel:
+            raise UserError(f"{source}: --policy and --kernel are for a topology; this machine has booted")
+        return Mounted(Path(source))
+    if Path(source).is_dir():
+        raise UserError(f"{source}: nothing is mounted here (there is no sys directory)")
+    return Emulated(make_tree(boot_machine(source, policy, kernel)))
 
 
 def shown_tiers(abi: str) -> frozenset[Tier]:

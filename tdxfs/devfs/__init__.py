@@ -1,15 +1,22 @@
-"""``/dev``: the kernel log and the dax devices."""
+"""``/dev``: the kernel log, KVM, and the dax devices.
+
+FUSE opens no character devices: what can be opened here is a regular file that behaves like the device.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Any
 
+from tdxfs.errors import InvalidValue, NoAddress
 from tdxfs.kmsg import format_kmsg, user_said
-from tdxfs.model import Machine
-from tdxfs.sysfs.attribute import CharDevices, Directory, Reader, ro
+from tdxfs.model import Driver, Machine
+from tdxfs.sysfs.attribute import Directory, MemoryFiles, Reader, ro
 from tdxfs.sysfs.codec import RECORDS, TEXT, Records
-from tdxfs.sysfs.dax import dax_major
+
+
+def _no_read() -> bytes:
+    raise InvalidValue("dax devices can only be mapped")
 
 
 class DevRoot(Directory[Any]):
@@ -31,15 +38,28 @@ class DevRoot(Directory[Any]):
     def _log(self, text: str) -> Machine:
         return user_said(self.machine, text)
 
-    def _dax_number(self, key: tuple[int, int]) -> tuple[int, int]:
-        return dax_major(self.machine.topology.kernel), self.machine.dax[key].minor
+    @ro(TEXT, mode=0o666, size=0, reader=Reader.KVM)
+    def kvm(self) -> str:
+        """KVM: an open of it is one TD, which lives until it is closed; see tdxfs guest."""
+        raise InvalidValue("KVM has ioctls only")
+
+    def _dax_size(self, key: tuple[int, int]) -> int:
+        return self.machine.dax[key].size
+
+    def _may_open(self, key: tuple[int, int]) -> None:
+        if self.machine.dax[key].driver is not Driver.DEVICE_DAX:
+            raise NoAddress("device_dax does not have it")
 
     def _dax_keys(self) -> Collection[tuple[int, int]]:
-        """The dax devices, with their numbers."""
         return self.machine.dax
 
-    dax_devices: CharDevices[Any] = CharDevices(
-        template="dax<region>.<id>", doc="The dax devices.", keys=_dax_keys, number=_dax_number
+    dax_devices: MemoryFiles[Any] = MemoryFiles(
+        template="dax<region>.<id>",
+        doc="The memory of a dax device, to be mapped: sparse, what is written reads back.",
+        keys=_dax_keys,
+        bytes_of=_dax_size,
+        no_read=_no_read,
+        may_open=_may_open,
     )
 
 

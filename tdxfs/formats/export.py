@@ -7,14 +7,14 @@ import stat
 from pathlib import Path
 
 from tdxfs.errors import Refusal, UserError
-from tdxfs.sysfs.attribute import Directory, File, Link
+from tdxfs.sysfs.attribute import Directory, File, Link, Reader
 from tdxfs.tree import Tree, content
 
 
 def export(tree: Tree, directory: Path) -> int:
     """
     Write the tree below `directory`, which must be empty or absent, and return the number of entries. Files
-    that cannot be read are left empty, device nodes are left out; UserError if the directory cannot be written.
+    that cannot be read are left empty, devices are left out; UserError if the directory cannot be written.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def _write(tree: Tree, path: str, directory: Directory[object], place: Path) -> 
         elif isinstance(entry, Link):
             os.symlink(entry.target, target)
             count += 1
-        elif isinstance(entry, File) and not stat.S_ISCHR(entry.mode):
+        elif isinstance(entry, File) and entry.reader not in (Reader.MEMORY, Reader.KVM):
             target.write_bytes(_content(entry))
             target.chmod(stat.S_IMODE(entry.mode))
             count += 1

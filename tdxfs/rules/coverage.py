@@ -8,12 +8,12 @@ from functools import lru_cache
 from attrs import evolve
 
 from tdxfs import remedies
-from tdxfs.capability import Hole, Verdict, judge, judge_dax
+from tdxfs.capability import Hole, Verdict, blocks_of, judge, judge_dax
 from tdxfs.model import Driver, Machine, Why
 from tdxfs.policy import Cover, Hotplug
 from tdxfs.ranges import Range, Ranges
 from tdxfs.render import rounded
-from tdxfs.rules.finding import Finding, Severity, blocks_of, ranges_of, whys
+from tdxfs.rules.finding import Finding, Severity, ranges_of, whys
 
 
 def not_covered(machine: Machine) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from attrs import frozen
 
 from tdxfs.capability import Hole, Verdict, node_verdicts
 from tdxfs.model import Machine, Why
-from tdxfs.ranges import Range, Ranges
+from tdxfs.ranges import Ranges
 from tdxfs.remedies import Remedy
 from tdxfs.render import rounded
 
@@ -75,9 +75,3 @@ def whys(holes: Iterable[Hole]) -> str:
     for hole in holes:
         sizes[hole.why] = sizes.get(hole.why, 0) + hole.range.size
     return ", ".join(f"{rounded(sizes[why])} {word}" for why, word in WORDS.items() if why in sizes)
-
-
-def blocks_of(machine: Machine, ranges: Iterable[Range]) -> Ranges:
-    """Numbers of the memory blocks that the ranges touch."""
-    size = machine.topology.memory.block_size
-    return Ranges.of(Range(part.start // size, -(-part.end // size)) for part in ranges)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tdxfs import remedies
-from tdxfs.capability import INCAPABLE, MIXED, Hole, Verdict, judge_node
+from tdxfs.capability import INCAPABLE, MIXED, Hole, Verdict, incapable_blocks_of
 from tdxfs.idlist import format_list
 from tdxfs.model import Machine
 from tdxfs.policy import Report
 from tdxfs.ranges import Range, Ranges
 from tdxfs.remedies import Remedy
 from tdxfs.render import rounded
-from tdxfs.rules.finding import Finding, Severity, blocks_of, capable, ranges_of, verdicts, whys
+from tdxfs.rules.finding import Finding, Severity, capable, ranges_of, verdicts, whys
 from tdxfs.transitions.memory import fixed_blocks
 
 
@@ -50,7 +50,7 @@ def mixed_node(machine: Machine) -> Iterator[Finding]:
         if verdict.word == MIXED:
             total = rounded(verdict.total)
             reason = f"Not all of the {total} of node {nid} can back a TDX guest ({whys(verdict.holes)})."
-            fix = _offline(machine, nid, _incapable_blocks(machine, nid))
+            fix = _offline(machine, nid, incapable_blocks_of(machine, nid))
             yield _node_finding("mixed-node", nid, reason, verdict, fix)
 
 
@@ -63,7 +63,7 @@ def incapable_blocks(machine: Machine) -> Iterator[Finding]:
     for nid, verdict in verdicts(machine).items():
         if verdict.word != MIXED:
             continue
-        runs, fixed = _incapable_blocks(machine, nid), fixed_blocks(machine, nid)
+        runs, fixed = incapable_blocks_of(machine, nid), fixed_blocks(machine, nid)
         for run in sorted((*(runs - fixed), *(runs & fixed))):
             window = Range(run.start * size, run.end * size)
             holes = [Hole(part, hole.why) for hole in verdict.holes for part in Ranges((hole.range,)).within(window)]
@@ -75,12 +75,6 @@ def incapable_blocks(machine: Machine) -> Iterator[Finding]:
             reason = f"{blocks} pages that cannot back a TDX guest ({whys(holes)})."
             fix = _offline(machine, nid, Ranges((run,)))
             yield Finding("incapable-blocks", Severity.WARNING, subject, reason, fix, nid, ranges=ranges_of(holes))
-
-
-def _incapable_blocks(machine: Machine, nid: int) -> Ranges:
-    # block numbers of the online blocks of a node that are not capable, found from the holes
-    touched = blocks_of(machine, (hole.range for hole in judge_node(machine, nid).holes))
-    return touched & Ranges.of(Range(a, b) for a, b, block in machine.node_blocks[nid].runs() if block.online)
 
 
 def _offline(machine: Machine, nid: int, runs: Ranges) -> Remedy:

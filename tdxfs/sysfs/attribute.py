@@ -40,12 +40,11 @@ and resolves one name at a time; a family of a million children is a collection 
 
 from __future__ import annotations
 
-import os
 import re
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 from enum import Enum
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, ClassVar, Generic, Self, TypeAlias, TypeVar, cast
 
 from attrs import define, frozen
@@ -86,6 +85,10 @@ class Reader(Enum):
     """cpumap_print_to_pagebuf(): short reads, EPERM past the end (facts: sysfs-semantics 7.2)."""
     RECORDS = "records"
     """One record per read(2), as /dev/kmsg; at the end 0, not a wait: poll(2) waits for the next one."""
+    MEMORY = "memory"
+    """A device's memory: bytes at offsets, to be mapped; who opens it for reading only gets what it shows."""
+    KVM = "kvm"
+    """ioctls, as /dev/kvm."""
 
 
 @define(eq=False)
@@ -111,6 +114,8 @@ class File:
     """Whether poll(2) reports a change of what it shows."""
     records: Callable[[], Records] | None = None
     """What a file of `Reader.RECORDS` is read from."""
+    may_open: Callable[[], None] | None = None
+    """Raises the Refusal that open(2) gets; None: it opens."""
     nlink: ClassVar[int] = 1
 
 
@@ -458,21 +463,26 @@ class Files(_Family[D]):
         return File(stat.S_IFREG | self.mode, self.size, show, store)
 
 
-@define(eq=False)
-class CharDevices(_Family[D]):
-    """A family of character devices, mode 0600."""
-
-    number: Callable[[D, Any], tuple[int, int]] = UNSET
-    """Major and minor number of the device of one key."""
-    type: ClassVar[int] = stat.S_IFCHR
-
-    def make(self, directory: D, name: str, key: Any) -> File:
-        rdev = os.makedev(*self.number(directory, key))
-        return File(stat.S_IFCHR | 0o600, 0, _no_content, _no_store, Reader.TEXT, rdev)
-
-
 def _no_content() -> bytes:
     return b""
+
+
+@define(eq=False)
+class MemoryFiles(_Family[D]):
+    """A family of files that are devices' memory, mode 0600."""
+
+    bytes_of: Callable[[D, Any], int] = UNSET
+    """Size of the device of one key."""
+    no_read: Callable[[], bytes] = UNSET
+    """Raises what read(2) of it is refused with."""
+    may_open: Callable[[D, Any], None] = UNSET
+    """Raises what open(2) of the device of one key is refused with, if it is."""
+    type: ClassVar[int] = stat.S_IFREG
+
+    def make(self, directory: D, name: str, key: Any) -> File:
+        file = File(stat.S_IFREG | 0o600, self.bytes_of(directory, key), self.no_read, _no_store, Reader.MEMORY)
+        file.may_open = partial(self.may_open, directory, key)
+        return file
 
 
 def relative(target: str, directory: str) -> str:
@@ -503,7 +513,7 @@ class Directory(Generic[K]):
     """Whether what it holds depends on the tasks of the machine, which come and go all the time."""
     MODE: ClassVar[int] = stat.S_IFDIR | 0o755
     DECLARED: ClassVar[dict[str, Attribute[Any, Any] | Edited[Any] | LinkTo[Any] | Subdirectory[Any]]] = {}
-    FAMILIES: ClassVar[tuple[Directories[Any] | Links[Any] | Files[Any] | CharDevices[Any], ...]] = ()
+    FAMILIES: ClassVar[tuple[Directories[Any] | Links[Any] | Files[Any] | MemoryFiles[Any], ...]] = ()
 
     def __init__(self, path: str, machine: Machine, key: K) -> None:
         self.path = path
@@ -621,7 +631,7 @@ class _Shown:
 
     declared: dict[str, Attribute[Any, Any] | Edited[Any] | LinkTo[Any] | Subdirectory[Any]]
     subdirectories: tuple[Subdirectory[Any], ...]
-    families: tuple[Directories[Any] | Links[Any] | Files[Any] | CharDevices[Any], ...]
+    families: tuple[Directories[Any] | Links[Any] | Files[Any] | MemoryFiles[Any], ...]
     variable: tuple[Attribute[Any, Any] | Edited[Any] | LinkTo[Any] | Subdirectory[Any], ...]
 
 

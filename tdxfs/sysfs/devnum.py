@@ -8,7 +8,7 @@ from functools import lru_cache
 from tdxfs import delta
 from tdxfs.model import Machine
 from tdxfs.sysfs import paths
-from tdxfs.sysfs.attribute import Directory, links
+from tdxfs.sysfs.attribute import Directory, LinkTo, links
 from tdxfs.sysfs.dax import dax_major
 
 
@@ -28,6 +28,13 @@ class CharDir(Directory[None]):
     WHAT = "/sys/dev/char"
     SHARED = True
     FOLLOWS = staticmethod(delta.dax)
+
+    # a file of a mount has device number 0:0; daxctl looks the number of /dev/daxX.Y up to find the dax bus
+    unnumbered: LinkTo[CharDir] = LinkTo(
+        name="0:0",
+        doc="A dax device: what a regular file in the place of a device node counts as. Absent if there is none.",
+        target=lambda directory: next((paths.dax(directory.machine, key) for key in directory.machine.dax), None),
+    )
 
     @links("<major>:<minor>", _device)
     def devices(self) -> Collection[tuple[int, int]]:

@@ -12,7 +12,7 @@ from tdxfs.errors import InputOutput, InvalidValue
 from tdxfs.kmsg import ALERT, said
 from tdxfs.model import Machine, PciDevice, changed
 from tdxfs.sysfs import paths
-from tdxfs.sysfs.attribute import Directory, File, Files, always, directories, link, ro, rw
+from tdxfs.sysfs.attribute import Directory, File, Files, Reader, always, directories, link, ro, rw
 from tdxfs.sysfs.bus import simple_bus
 from tdxfs.sysfs.codec import DECIMAL, INT, LINE, LIST, MASK, TEXT, Codec, Mask
 from tdxfs.sysfs.cpu_topology import mask_width
@@ -37,6 +37,7 @@ class BarFiles(Files[Any]):
 
     def make(self, directory: Any, name: str, key: Any) -> File:
         file = super().make(directory, name, key)
+        file.reader = Reader.MEMORY
         file.size = next(bar.range.size for bar in directory.function.bars if bar.index == key)
         return file
 

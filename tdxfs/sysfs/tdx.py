@@ -12,6 +12,7 @@ from tdxfs.policy import axes
 from tdxfs.ranges import Range
 from tdxfs.sysfs.attribute import Attribute, Directory, Tier, always, directories, ro, rw
 from tdxfs.sysfs.codec import CHOICE, DECIMAL, HEX, LINE, WORD
+from tdxfs.sysfs.guests import GuestsDir
 from tdxfs.transitions.policy import RUNTIME, set_policy
 
 K = TypeVar("K")
@@ -274,6 +275,7 @@ class TdxDir(Directory[Any]):
     tdmr = always(TdmrsDir)
     policy = always(PolicyDir)
     conflicts = always(ConflictsDir)
+    guests = always(GuestsDir)
 
     @ro(WORD, notifies=True)
     def state(self) -> str:

@@ -261,10 +261,26 @@ def unfit(machine: Machine, guest: Guest, slot: Memslot, *, pledge: bool) -> Mis
         if piece.hpa is not None and (device or pledge):
             todo = [piece] if not pledge else list(_untouched(piece, slot.touched))
             found = next((bad for part in todo if (bad := judge_page(machine, guest, part))), None)
+            if found is None and pledge and device:
+                found = _claimed(machine, guest, slot, piece)
         elif pledge and not slot.touched.covers(piece.offsets):
             found = _promised(machine, guest, piece)
         if found is not None:
             return found
+    return None
+
+
+def _claimed(machine: Machine, guest: Guest, slot: Memslot, piece: Piece) -> Misfit | None:
+    # pages of a device that were promised to another slot, which may touch them first
+    assert piece.hpa is not None
+    memory = Range(piece.hpa, piece.hpa + piece.offsets.size)
+    for other in machine.guests.values():
+        for theirs in other.slots.values() if other.open else ():
+            if theirs.pledged and (other.name, theirs.id) != (guest.name, slot.id):
+                for part in pieces(machine, other, theirs, Range(0, theirs.size)):
+                    if part.hpa is not None and memory.overlaps(Range(part.hpa, part.hpa + part.offsets.size)):
+                        hpa = max(memory.start, part.hpa)
+                        return _page(machine, piece, hpa, OWNED, f"guest {other.name} was promised it")
     return None
 
 

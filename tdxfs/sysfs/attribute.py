@@ -484,6 +484,14 @@ class MemoryFiles(_Family[D]):
         file.may_open = partial(self.may_open, directory, key)
         return file
 
+    def compare(self, old: D, new: D) -> Iterator[tuple[str, Entry | None, Entry | None]]:
+        """Those that came and went, and those of another size."""
+        yield from super().compare(old, new)
+        before, after = self.keys(old), self.keys(new)
+        for key in after if before is not after else ():
+            if key in before and self.bytes_of(old, key) != self.bytes_of(new, key):
+                yield self._both(old, new, key, True, True)
+
 
 def relative(target: str, directory: str) -> str:
     """The relative link text from `directory` to `target`, as sysfs_create_link() makes it."""

@@ -33,7 +33,7 @@ from tdxfs.fuse_abi import GETATTR, LOOKUP, Session, attributes, c_stat, caller,
 from tdxfs.kvm import Call, Descriptor, Kvm
 from tdxfs.model import Machine
 from tdxfs.notifier import Notifier
-from tdxfs.sysfs.attribute import Directory, Entry, File, Link, Reader, fixed
+from tdxfs.sysfs.attribute import Directory, Entry, File, Link, Reader, Shape, fixed
 from tdxfs.sysfs.debug import FAULTS_PATH
 from tdxfs.tree import LAST_OFFSET, Entries, Tree, content, inode_number
 
@@ -86,11 +86,14 @@ class _Place:
 
     below: bytes
     """Its path and a slash."""
-    text: str
-    """The same as text."""
-    shapes: dict[bytes, _Parts]
+    directory: Directory[Any]
+    declared: dict[bytes, tuple[_Parts | None, Callable[[Any], bool]]]
+    """`Shapes.declared`"""
+    families: tuple[tuple[Callable[[Any, str], Any], _Parts | None], ...]
+    """`Shapes.families`"""
 
 
+_NOWHERE: tuple[None, Callable[[Any], bool]] = (None, lambda _: False)
 _Row: TypeAlias = tuple[bytes, int, int, int]
 
 
@@ -169,7 +172,7 @@ class Server:
         self.owner = _owner()
         self.paths: dict[bytes, tuple[bytes, Entry]] = {}
         self.stats: dict[bytes, bytes] = {}
-        self.shapes: dict[type, dict[bytes, _Parts]] = {}
+        self.shapes: dict[type, tuple[Any, Any] | None] = {}
         # by the kernel's node number: directories, files that were opened, and what was said of them
         self.places: dict[int, _Place] = {}
         self.nodes: dict[int, bytes] = {}
@@ -356,16 +359,34 @@ class Server:
             path = place.below + name
             if path in self.stats:
                 return None
-            shape = place.shapes.get(name)
-            if shape is None or path in self.kept or len(self.stats) >= CACHED_PATHS:
-                return MISSING if self._look_up(path) is None else None
-            head, middle, tail = shape
-            seconds, rest = divmod(time.time_ns(), 1_000_000_000)
-            number = inode_number(place.text + name.decode())
-            self.stats[path] = _pack_stat(head, number, middle, seconds, rest, seconds, rest, seconds, rest, tail)
+            there = self._quickly(place, name, path)
+            if there is None:
+                there = self._look_up(path) is not None
+            return None if there else MISSING
         except BaseException:
             self._failed()  # libfuse asks again, and is told
         return None
+
+    def _quickly(self, place: _Place, name: bytes, path: bytes) -> bool | None:
+        # whether a name is there, without making its entry; then also what stat(2) says of it. None: not known so
+        if path in self.kept or len(self.stats) >= CACHED_PATHS:
+            return None
+        parts, there = place.declared.get(name, _NOWHERE)
+        directory, text = place.directory, name.decode("utf-8", "surrogateescape")
+        if not there(directory):
+            for find, shape in place.families:
+                if find(directory, text) is not None:
+                    parts = shape
+                    break
+            else:
+                return False
+        if parts is None:
+            return None
+        head, middle, tail = parts
+        seconds, rest = divmod(time.time_ns(), 1_000_000_000)
+        number = inode_number(f"{directory.path}/{text}")
+        self.stats[path] = _pack_stat(head, number, middle, seconds, rest, seconds, rest, seconds, rest, tail)
+        return True
 
     def attributes_of(self, nodeid: int) -> bytes | None:
         return self.attributes.get(nodeid) if self.generation == self.tree.generation else None
@@ -389,24 +410,33 @@ class Server:
     def _looked_up(self, path: bytes, nodeid: int) -> None:
         # before the tree is asked: a change that comes between is told to the kernel after this answer
         parent, _, name = path.rpartition(b"/")
-        found = self._find(parent or b"/")
-        directory = found[1] if found is not None else None
-        cls = type(directory) if isinstance(directory, Directory) else None
+        directory = None if self.vanished else self._directory(parent.decode("utf-8", "surrogateescape"))
+        cls = None if directory is None else type(directory)
         if cls is None or not fixed(cls):
             self.cached.looked_up(parent, nodeid, name, cls)
-        if isinstance(directory, Directory) and not (directory.FLEETING or directory.OF_TASKS):
-            self.places[nodeid] = _Place(parent + b"/", directory.path + "/", self._shapes(directory))
+        if directory is not None and not (directory.FLEETING or directory.OF_TASKS):
+            shapes = self._shapes(directory)
+            if shapes is not None:
+                place = self.places[nodeid] = _Place(parent + b"/", directory, *shapes)
+                if path not in self.stats:
+                    self._quickly(place, name, path)
 
-    def _shapes(self, directory: Directory[Any]) -> dict[bytes, _Parts]:
+    def _shapes(self, directory: Directory[Any]) -> tuple[Any, Any] | None:
         cls = type(directory)
-        known = self.shapes.get(cls)
-        if known is None:
+        if cls not in self.shapes:
             shapes = directory.shapes(self.tree.tiers)
-            known = self.shapes[cls] = {
-                name.encode(): _parts(shape.mode, shape.nlink, shape.size, 0, *self.owner)
-                for name, shape in shapes.items()
-            }
-        return known
+            self.shapes[cls] = (
+                None
+                if shapes is None
+                else (
+                    {name.encode(): (self._parts(shape), there) for name, (shape, there) in shapes.declared.items()},
+                    tuple((find, self._parts(shape)) for find, shape in shapes.families),
+                )
+            )
+        return self.shapes[cls]
+
+    def _parts(self, shape: Shape | None) -> _Parts | None:
+        return None if shape is None else _parts(shape.mode, shape.nlink, shape.size, 0, *self.owner)
 
     def fgetattr(self, path: bytes, buf: Any, fip: Any) -> int:
         return self.getattr(path, buf)

@@ -21,6 +21,8 @@ from tdxfs.pledge import kept
 from tdxfs.sysfs.attribute import ALL_TIERS, Directory, Entry, File, Link, Tier
 from tdxfs.uevents import following
 
+SMALL = 64
+"""Names of a directory that is worth remembering."""
 LAST_OFFSET = 0x7FFFFFFF
 """d_off of the last entry of every directory, as kernfs (INT_MAX)."""
 
@@ -121,6 +123,19 @@ _NOT_OF_TASKS = tuple(field.name for field in fields(Machine) if field.name not 
 
 def _differ_in_tasks_only(one: Machine, other: Machine) -> bool:
     return all(getattr(one, name) is getattr(other, name) for name in _NOT_OF_TASKS)
+
+
+def _ordered(rows: Iterable[tuple[str, int]]) -> Entries:
+    # names and types as kernfs orders them
+    ordered = sorted((name_hash(name), name, kind) for name, kind in rows)
+    if not ordered:
+        return Entries((), (), ())
+    offsets, names, types = zip(*ordered, strict=True)
+    return Entries(tuple(_increasing(offsets)), names, types)
+
+
+_ordered_again = lru_cache(maxsize=1024)(_ordered)
+"""Many directories hold the same names."""
 
 
 class Tree:
@@ -281,11 +296,8 @@ class Tree:
 
     def entries(self, directory: Directory[Any]) -> Entries:
         """The same of a directory that has been looked up."""
-        rows = sorted((name_hash(name), name, kind) for name, kind in directory.entries(self.tiers))
-        if not rows:
-            return Entries((), (), ())
-        offsets, names, types = zip(*rows, strict=True)
-        return Entries(tuple(_increasing(offsets)), names, types)
+        rows = tuple(directory.entries(self.tiers))
+        return _ordered_again(rows) if len(rows) <= SMALL else _ordered(rows)
 
     def nlink(self, entry: Entry) -> int:
         return entry.nlink(self.tiers) if isinstance(entry, Directory) else entry.nlink

@@ -151,6 +151,16 @@ class Shape:
     nlink: int = 1
 
 
+@frozen
+class Shapes:
+    """What is the same in every directory of a class."""
+
+    declared: dict[str, tuple[Shape | None, Callable[[Any], bool]]]
+    """Name -> its shape, and whether it is there in a directory."""
+    families: tuple[tuple[Callable[[Any, str], Any], Shape | None], ...]
+    """What finds a name's key in a directory, and the shape of what has one."""
+
+
 @define(eq=False)
 class _Declared:
     """What every kind of declaration has: who shows it, and since when."""
@@ -184,8 +194,8 @@ class _Declared:
         """Whether it is shown although the kernel's configuration leaves it out."""
         return False
 
-    def shape(self, machine: Machine) -> Shape | None:
-        """What stat(2) says of it in every directory of the class; None: that depends on the directory."""
+    def shape(self, machine: Machine, tiers: Collection[Tier]) -> Shape | None:
+        """What stat(2) says of it wherever it is there; None: that depends on the directory."""
         return None
 
     def adopt(self, owner: DirectoryClass, name: str) -> None:
@@ -236,8 +246,8 @@ class Attribute(_Declared, Generic[D, V]):
     def there(self, directory: D) -> bool:
         return self.is_visible is None or self.is_visible(directory)
 
-    def shape(self, machine: Machine) -> Shape | None:
-        if self.is_visible or self.dynamic_mode or self.rdev or self.sampled:
+    def shape(self, machine: Machine, tiers: Collection[Tier]) -> Shape | None:
+        if self.dynamic_mode or self.rdev or self.sampled:
             return None
         return Shape(self.type | self.mode, self.size if isinstance(self.size, int) else self.size(machine))
 
@@ -309,6 +319,9 @@ class LinkTo(_Declared, Generic[D]):
     def there(self, directory: D) -> bool:
         return self.target(directory) is not None
 
+    def shape(self, machine: Machine, tiers: Collection[Tier]) -> Shape | None:
+        return Shape(Link.mode)
+
     def entry(self, directory: D) -> Link | None:
         target = self.target(directory)
         return None if target is None else Link(target, directory.path)
@@ -323,7 +336,10 @@ class Subdirectory(_Declared, Generic[D]):
     type: ClassVar[int] = stat.S_IFDIR
 
     def there(self, directory: D) -> bool:
-        return self.is_visible is None or self.is_visible(directory)
+        return self.cls.exists(directory.machine) if self.is_visible is None else self.is_visible(directory)
+
+    def shape(self, machine: Machine, tiers: Collection[Tier]) -> Shape | None:
+        return self.cls.uniform(machine, tiers)
 
     def entry(self, directory: D) -> Directory[Any] | None:
         if not self.there(directory):
@@ -415,6 +431,9 @@ class Directories(_Family[D]):
             if key in before and key in after:
                 yield self._both(old, new, key, True, True)
 
+    def shape(self, machine: Machine, tiers: Collection[Tier]) -> Shape | None:
+        return self.cls.uniform(machine, tiers)
+
     def make(self, directory: D, name: str, key: Any) -> Directory[Any]:
         return self.cls(f"{directory.path}/{name}", directory.machine, (directory.key, key) if self.nested else key)
 
@@ -425,6 +444,9 @@ class Links(_Family[D]):
 
     to: Callable[[Machine, Any], str] = UNSET
     type: ClassVar[int] = stat.S_IFLNK
+
+    def shape(self, machine: Machine, tiers: Collection[Tier]) -> Shape | None:
+        return Shape(Link.mode)
 
     def make(self, directory: D, name: str, key: Any) -> Link:
         return Link(self.to(directory.machine, key), directory.path)
@@ -587,12 +609,26 @@ class Directory(Generic[K]):
                 return family.make(self, name, key)
         return None
 
-    def shapes(self, tiers: Collection[Tier] = ALL_TIERS) -> dict[str, Shape]:
-        """Name -> shape of the entries that are the same in every directory of this class."""
+    @classmethod
+    def uniform(cls, machine: Machine, tiers: Collection[Tier]) -> Shape | None:
+        """What stat(2) says of every directory of this class; None: that depends on the directory."""
+        shown = _shown(cast(Any, cls), machine.build, frozenset(tiers))
+        counted = any(isinstance(family, Directories) for family in shown.families)
+        if counted or cls.OF_TASKS or cls.nlink is not Directory.nlink:
+            return None
+        if any(subdirectory.is_visible for subdirectory in shown.subdirectories):
+            return None
+        return Shape(cls.MODE, 0, 2 + sum(one.cls.exists(machine) for one in shown.subdirectories))
+
+    def shapes(self, tiers: Collection[Tier] = ALL_TIERS) -> Shapes | None:
+        """What of its entries is the same in every directory of its class; None: it looks names up its own way."""
         if type(self).lookup is not Directory.lookup:
-            return {}
-        shapes = {name: declared.shape(self.machine) for name, declared in self._shown(tiers).declared.items()}
-        return {name: shape for name, shape in shapes.items() if shape is not None}
+            return None
+        shown = self._shown(tiers)
+        return Shapes(
+            {name: (one.shape(self.machine, tiers), one.there) for name, one in shown.declared.items()},
+            tuple((family.find, family.shape(self.machine, tiers)) for family in shown.families),
+        )
 
     def entries(self, tiers: Collection[Tier] = ALL_TIERS) -> Iterator[tuple[str, int]]:
         """Name and file type (``S_IFDIR``…) of every entry, in no particular order."""

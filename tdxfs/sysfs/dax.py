@@ -11,7 +11,7 @@ from tdxfs.errors import NoAddress, OutOfRange
 from tdxfs.model import PAGE_SIZE, DaxRegion, DaxState, Driver, Machine, RegionState, kernel_at_least
 from tdxfs.ranges import Range
 from tdxfs.sysfs import paths
-from tdxfs.sysfs.attribute import Attribute, Directory, Tier, always, directories, link, ro, rw, subdirectory, wo
+from tdxfs.sysfs.attribute import Attribute, Directory, Tier, always, directories, link, ro, rw, wo
 from tdxfs.sysfs.codec import ADDRESSES, BOOL, DECIMAL, HEX, INT, LINE, UNSIGNED, WORD, Codec
 from tdxfs.sysfs.power import DeviceDir, PowerDir, uevent
 from tdxfs.transitions import dax, kmem
@@ -31,10 +31,15 @@ ALIGN: Codec[int] = Codec("a number", str, _align)
 
 
 class X86DaxDir(Directory[Key]):
-    """What x86 says of a dax device."""
+    """What x86 says of a dax device. Absent when the platform has no TDX."""
 
     WHAT = "/sys/bus/dax/devices/dax<region>.<id>/x86"
     TIER = Tier.PROPOSED
+
+    @classmethod
+    def exists(cls, machine: Machine) -> bool:
+        """Where the platform has TDX."""
+        return machine.topology.tdx is not None
 
     @ro(BOOL)
     def tdx_capable(self) -> bool:
@@ -197,10 +202,7 @@ class DaxDeviceDir(DeviceDir[Key]):
     def _is_kmem(self) -> bool:
         return self.device.driver is Driver.KMEM
 
-    @subdirectory(X86DaxDir, tier=Tier.PROPOSED)
-    def x86(self) -> bool:
-        """TDX capability of the device and of its target node. Absent when the platform has no TDX."""
-        return self.machine.topology.tdx is not None
+    x86 = always(X86DaxDir, tier=Tier.PROPOSED)
 
     @link
     def driver(self) -> str | None:

@@ -9,7 +9,7 @@ from tdxfs.capability import judge_block
 from tdxfs.errors import NoAddress, NotSupported
 from tdxfs.model import Block, Machine
 from tdxfs.sysfs import paths
-from tdxfs.sysfs.attribute import Directory, Tier, always, directories, link, links, ro, rw, subdirectory, wo
+from tdxfs.sysfs.attribute import Directory, Tier, always, directories, link, links, ro, rw, wo
 from tdxfs.sysfs.codec import BARE_HEX, BLOCK_INDEX, BOOL, DECIMAL, LINE, UNSIGNED, WORD
 from tdxfs.sysfs.power import DeviceDir, PowerDir
 from tdxfs.transitions.memory import set_auto_online, set_block_online, set_block_state
@@ -17,10 +17,15 @@ from tdxfs.zones import valid_zones
 
 
 class X86BlockDir(Directory[int]):
-    """What x86 says of a memory block."""
+    """What x86 says of a memory block. Absent when the platform has no TDX."""
 
     WHAT = "/sys/devices/system/memory/memory<id>/x86"
     TIER = Tier.PROPOSED
+
+    @classmethod
+    def exists(cls, machine: Machine) -> bool:
+        """Where the platform has TDX."""
+        return machine.topology.tdx is not None
 
     @ro(BOOL)
     def tdx_capable(self) -> bool:
@@ -84,10 +89,7 @@ class MemoryBlockDir(DeviceDir[int]):
         zones = valid_zones(self.machine, self.key, self.block)
         return " ".join(zone.value for zone in zones) or "none"
 
-    @subdirectory(X86BlockDir, tier=Tier.PROPOSED)
-    def x86(self) -> bool:
-        """TDX capability of the block. Absent when the platform has no TDX."""
-        return self.machine.topology.tdx is not None
+    x86 = always(X86BlockDir, tier=Tier.PROPOSED)
 
     @link
     def subsystem(self) -> str:

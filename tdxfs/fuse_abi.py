@@ -29,6 +29,8 @@ LOOKUP = 1
 """Opcode of a request that becomes a `getattr` call of a name; others are of what the kernel has."""
 ROOT_NODEID = 1
 POLL_SCHEDULE_NOTIFY = 1
+LOOKS = 30
+"""How often to look for the next request before going to sleep: to be woken takes longer than most of them."""
 
 _HEADER = struct.Struct("=4xI8xQ")
 """``struct fuse_in_header``: opcode and node number."""
@@ -201,11 +203,22 @@ class Session:
             signal.signal(number, self._on_signal)
         own, descriptor, into, readv, answer = self._own, self._descriptor, [self._own.data], os.readv, self._answer
         postponed = self._postponed
+        os.set_blocking(descriptor, False)
+        asleep = select.poll()
+        asleep.register(descriptor, select.POLLIN)
+        patience = LOOKS if len(os.sched_getaffinity(0)) > 1 else 0
+        looks = 0
         try:
             while not self._stopped:
                 self._waiting = True
                 try:
                     size = readv(descriptor, into)
+                except BlockingIOError:
+                    looks += 1
+                    if looks > patience:
+                        asleep.poll()
+                        looks = 0
+                    continue
                 except OSError as error:
                     if error.errno == errno.ENOENT:  # the caller was interrupted before its request was read
                         continue
@@ -213,6 +226,7 @@ class Session:
                         break
                     raise
                 self._waiting = False
+                looks = 0
                 answer(own, size)
                 while postponed:
                     answer(own, own.fill(postponed.popleft()))
@@ -264,7 +278,6 @@ class Session:
         waiting.register(self._descriptor, select.POLLIN)
         waiting.register(bell, select.POLLIN)
         end = time.monotonic() + patience
-        os.set_blocking(self._descriptor, False)
         self.header = self._other.header
         try:
             while not done():
@@ -278,7 +291,6 @@ class Session:
             return True
         finally:
             self.header = self._own.header
-            os.set_blocking(self._descriptor, True)
 
     def _answer_one(self) -> None:
         try:

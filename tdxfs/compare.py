@@ -41,18 +41,21 @@ class Wanted:
 
 def fleet(topology: Topology) -> tuple[Wanted, ...]:
     """
-    A guest of every kind that a machine invites: 2 GiB from anywhere and from every node with memory,
-    a gigabyte of every dax device and 16 MiB of every BAR, of each kind `MOST` at most; and half of its RAM.
+    A guest of every kind that a machine invites: 2 GiB from anywhere and from every node that has memory, or
+    gets some by kmem; a gigabyte of every dax device that can be mapped and 16 MiB of every BAR, of each kind
+    `MOST` at most; and half of its RAM.
     """
     nodes = [node for node in topology.nodes if node.memory]
     total = sum(memory.range.size for node in nodes for memory in node.memory)
     half = total // 2 // (2 * MIB) * (2 * MIB)
-    bound = (Wanted(policy=f"bind:{node.id}") for node in nodes)
+    devices = [(region, device) for region in topology.dax_regions for device in region.devices if device.size]
+    given = {region.target_node for region, device in devices if device.driver is Driver.KMEM}
+    places = {node.id for node in nodes} | {nid for nid in given if nid is not None}
+    bound = (Wanted(policy=f"bind:{nid}") for nid in sorted(places))
     mapped = (
         Wanted(min(device.size, GIB), f"dax{region.id}.{device.id}")
-        for region in topology.dax_regions
-        for device in region.devices
-        if device.size
+        for region, device in devices
+        if device.driver is Driver.DEVICE_DAX
     )
     bars = (
         Wanted(min(bar.range.size, 16 * MIB), f"bar:{function.address}/resource{bar.index}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
+from differences import DIFFERENCES
 
 from tdxfs.boot import boot
 from tdxfs.capability import judge_dax, judge_node
@@ -78,7 +79,18 @@ def compare_table():
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-GENERATORS = {"policies": policy_table, "compare": compare_table}
+def difference_table():
+    """What a reader of the mount can tell from sysfs; tests/mount/ holds each row against a mount."""
+    headers = ("what", "sysfs", "tdxfs", "because")
+    found = [(one.what, _said(one.sysfs), _said(one.mount), one.why) for one in DIFFERENCES]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (headers, ["---"] * len(headers), *found))
+
+
+def _said(answer):
+    return "nothing" if answer == [] else str(answer)
+
+
+GENERATORS = {"policies": policy_table, "compare": compare_table, "differences": difference_table}
 """Name between the markers -> what makes the text."""
 
 

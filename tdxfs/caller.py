@@ -45,6 +45,11 @@ class Mapped:
     inode: int
     path: str
 
+    @property
+    def file(self) -> str:
+        """``DEVICE:INODE``, which no other file has."""
+        return f"{self.device}:{self.inode}"
+
 
 @frozen
 class Device:
@@ -90,9 +95,9 @@ class Caller:
         """Change bytes of its memory."""
         self._asked(lambda: self._copy(os.O_RDWR, lambda memory: data[: os.pwrite(memory, data, address)], len(data)))
 
-    def is_open(self, descriptor: int) -> bool:
-        """Whether it has a file open under that number."""
-        return self._asked(lambda: os.path.lexists(f"/proc/{self.tid}/fd/{descriptor}"))
+    def file(self, descriptor: int) -> str | None:
+        """What it has open under that number, as `Mapped.file`; None: nothing."""
+        return self._asked(lambda: self._file(descriptor))
 
     def _asked(self, question: Callable[[], T]) -> T:
         if self.tid <= 0:
@@ -121,15 +126,14 @@ class Caller:
         words = Path(f"/proc/{self.tid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
         return tgid, " ".join(shlex.join(words[:-1]).split())
 
+    def _file(self, descriptor: int) -> str | None:
+        try:
+            return file_name(os.stat(f"/proc/{self.tid}/fd/{descriptor}"))
+        except FileNotFoundError:
+            return None
+
     def _maps(self) -> list[Mapped]:
-        found = []
-        for line in Path(f"/proc/{self.tid}/maps").read_text(errors="surrogateescape").splitlines():
-            match = _MAPS_LINE.fullmatch(line)
-            if match is not None:
-                start, end, perms, offset, device, inode, path = match.groups()
-                area = Range(int(start, 16), int(end, 16))
-                found.append(Mapped(area, perms[3] == "s", int(offset, 16), device, int(inode), path))
-        return found
+        return parse_maps(Path(f"/proc/{self.tid}/maps").read_text(errors="surrogateescape"))
 
     def _tmpfs(self) -> frozenset[str]:
         # devices of other mounts than tmpfs; that of memfd and of shared anonymous memory is no mount
@@ -178,6 +182,24 @@ def _present(offset: int, entries: memoryview[int]) -> list[Range]:
             else:
                 runs.append(Range(at, at + PAGE_SIZE))
     return runs
+
+
+def parse_maps(text: str) -> list[Mapped]:
+    """The lines of ``/proc/PID/maps``."""
+    found = []
+    for line in text.splitlines():
+        match = _MAPS_LINE.fullmatch(line)
+        if match is not None:
+            start, end, perms, offset, device, inode, path = match.groups()
+            area = Range(int(start, 16), int(end, 16))
+            found.append(Mapped(area, perms[3] == "s", int(offset, 16), device, int(inode), path))
+    return found
+
+
+def file_name(status: os.stat_result) -> str:
+    """The same as `Mapped.file`, by what stat(2) says of the file."""
+    device = maps_device(f"{os.major(status.st_dev)}:{os.minor(status.st_dev)}")
+    return f"{device}:{status.st_ino}"
 
 
 def maps_device(number: str) -> str:

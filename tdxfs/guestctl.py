@@ -11,7 +11,8 @@ or with 0x::
 
 Each element of a backing is ``START-END:KIND:OFFSET:PATH:OBJECT``: offsets in the slot (hexadecimal, end
 exclusive), a `Backs`, where in the object it begins (hexadecimal), how the program spelled its path (quoted as
-in a URL), and the object. ``resident=`` takes offsets of pages that are allocated.
+in a URL), and the object. ``resident=`` takes offsets of pages that are allocated. ``memfd`` makes a guest_memfd,
+and ``mbind`` gives a part of it a policy, which is quoted as well.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 from urllib.parse import quote, unquote
 
-from tdxfs import guests, tasks
+from tdxfs import guests, pledge, tasks
 from tdxfs.errors import InvalidValue
 from tdxfs.idlist import parse_list
 from tdxfs.mempolicy import MODES, make, mems_allowed, states
@@ -82,6 +83,22 @@ def _add(machine: Machine, name: str, words: dict[str, str]) -> Machine:
     return guests.add_memory(machine, name, _number(words, "gpa"), _number(words, "size"))
 
 
+def _memfd(machine: Machine, name: str, words: dict[str, str]) -> Machine:
+    return guests.create_memfd(machine, name, words["file"], _number(words, "size"))
+
+
+def _mbind(machine: Machine, name: str, words: dict[str, str]) -> Machine:
+    policy = tasks.parse_whole(unquote(words["policy"]))
+    start = _number(words, "offset")
+    return pledge.bind_memfd(machine, name, words["file"], Range(start, start + _number(words, "size")), policy)
+
+
+def memfd_bound(name: str, file: str, where: Range, policy: MemPolicy) -> str:
+    """The line for an mbind() of a mapping of a guest_memfd; `where` are offsets of the file."""
+    text = quote(tasks.format_whole(policy))
+    return f"mbind {name} file={file} offset={where.start:#x} size={where.size:#x} policy={text}"
+
+
 def _attributes(machine: Machine, name: str, words: dict[str, str]) -> Machine:
     private = _number(words, "private") != 0
     return guests.set_attributes(machine, name, _number(words, "gpa"), _number(words, "size"), private=private)
@@ -114,6 +131,8 @@ VERBS: dict[str, Callable[[Machine, str, dict[str, str]], Machine]] = {
     "attributes": _attributes,
     "finalize": _finalize,
     "close": _close,
+    "memfd": _memfd,
+    "mbind": _mbind,
     "policy": _policy,
 }
 """The events, each with what follows the guest's name."""

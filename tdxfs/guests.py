@@ -32,8 +32,10 @@ from tdxfs.model import (
     Guest,
     Life,
     Machine,
+    Memfd,
     MemPolicy,
     Memslot,
+    Mode,
     Record,
     Stretch,
     changed,
@@ -136,6 +138,29 @@ def finalize(machine: Machine, name: str) -> Machine:
     return _put(machine, evolve(guest, finalized=True))
 
 
+def create_memfd(machine: Machine, name: str, file: str, size: int) -> Machine:
+    """``KVM_CREATE_GUEST_MEMFD``: InvalidValue unless `size` is of whole pages and not 0; Exists."""
+    guest = running(machine, name)
+    if not size or not is_aligned(size) or size >= 1 << 63:
+        raise InvalidValue("the size must be of whole pages, and not 0")
+    if file in guest.memfds:
+        raise Exists(f"guest {name} has a guest_memfd {file}")
+    return _put(machine, evolve(guest, memfds=guest.memfds.set(file, Memfd(size))))
+
+
+def bind_memfd(machine: Machine, name: str, file: str, where: Range, policy: MemPolicy) -> Machine:
+    """mbind() of a mapping of a guest_memfd: `where` are offsets of the file. NoEntry if it is none of the guest's."""
+    guest = machine.guests.get(name)
+    memfd = guest.memfds.get(file) if guest is not None and guest.open else None
+    if guest is None or memfd is None:
+        raise NoEntry(f"no guest_memfd {file} of guest {name}")
+    if policy.mode is Mode.DEFAULT:
+        policies = memfd.policies.remove(where.start, where.end)
+    else:
+        policies = memfd.policies.assign(where.start, where.end, policy)
+    return _put(machine, evolve(guest, memfds=guest.memfds.set(file, evolve(memfd, policies=policies))))
+
+
 # --- memory slots ---------------------------------------------------------------------
 
 
@@ -151,6 +176,7 @@ def set_slot(machine: Machine, name: str, slot: Memslot, populated: Ranges = NOT
     after = _put(machine, guest)
     if not creates or slot.size == 0:
         return after
+    memslots.check_binding(machine.guests[name], slot)
     after = _populate(after, new, populated)
     if machine.policies.validate is Validate.NONE:
         return after

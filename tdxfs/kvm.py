@@ -1,7 +1,8 @@
 """``/dev/kvm``: the ioctls of KVM by their numbers and structs (include/uapi/linux/kvm.h).
 
 A file of a mount cannot return descriptors, so an open of it is one TD: the TD is made by the first ioctl that
-is about a VM. Every event becomes a line of `guestctl`, written through the tree.
+is about a VM. A supervisor can return them: it has what they stand for made (`MAKE`), for the thread that called,
+and another open become that (`TAKE`). Every event becomes a line of `guestctl`, written through the tree.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from tdxfs import guestctl, guests, memslots
 from tdxfs.caller import Caller, Device, Devices, mount_device
+from tdxfs.descriptors import GUEST_MEMFD_FLAGS, MADE, MAKE, MAX_VCPUS, TAKE, Create, Descriptor, Kind, Opens
 from tdxfs.errors import (
     BadAddress,
     BadDescriptor,
@@ -24,7 +26,7 @@ from tdxfs.errors import (
     Refusal,
 )
 from tdxfs.model import PAGE_SIZE, Backs, Driver, Guest, Machine, Memslot, Stretch
-from tdxfs.ranges import Ranges
+from tdxfs.ranges import Range, Ranges
 from tdxfs.sysfs import paths
 from tdxfs.tree import Tree, inode_number
 
@@ -41,7 +43,7 @@ CAPABILITIES = {
     10: memslots.USER_MEM_SLOTS,  # NR_MEMSLOTS
     16: 1,  # DESTROY_MEMORY_REGION_WORKS
     21: 1,  # JOIN_MEMORY_REGIONS_WORKS
-    66: 1024,  # MAX_VCPUS
+    66: MAX_VCPUS,
     112: 1,  # IMMEDIATE_EXIT
     231: 1,  # USER_MEMORY2
     232: 1,  # MEMORY_FAULT_INFO
@@ -57,19 +59,6 @@ _ATTRIBUTES = struct.Struct("=QQQQ")
 _PRE_FAULT = struct.Struct("=QQQ5Q")
 _COMMAND = struct.Struct("=IIQQ")
 _MEM_REGION = struct.Struct("=QQQ")
-
-
-@define
-class Descriptor:
-    """One open of ``/dev/kvm``."""
-
-    name: str = ""
-    """The guest that it became."""
-    tid: int = 0
-    """The last thread that used it."""
-    pid: int = 0
-    """The process of that thread, and its command line."""
-    command: str = ""
 
 
 @frozen
@@ -95,19 +84,20 @@ class Kvm:
     tree: Tree
     mountpoint: str
     _device: str = field(default="", init=False)
+    _opens: Opens = field(factory=Opens, init=False)
 
     def ioctl(self, number: int, call: Call) -> Answer:
         """The answer to ioctl `number`; a Refusal with KVM's errno, ENOTTY for a number it does not know."""
         known = IOCTLS.get(number)
-        if known is None:
+        if known is None or not known[1] & call.descriptor.kind:
             raise InappropriateIoctl(f"ioctl {number:#x}")
         if call.descriptor.name:
             guests.running(self.tree.machine, call.descriptor.name)
-        return known(self, call)
+        return known[0](self, call)
 
     def release(self, descriptor: Descriptor) -> None:
-        """The last reference to an open is gone."""
-        if descriptor.name:
+        """The last reference to an open is gone; a guest lives as long as it or a vCPU of it is open."""
+        if descriptor.name and self._opens.was_last(descriptor.name):
             self._event("close", descriptor.name)
 
     def _event(self, verb: str, name: str, **words: object) -> None:
@@ -134,9 +124,47 @@ class Kvm:
         return CAPABILITIES.get(call.argument, 0), b""
 
     def _create_vm(self, call: Call) -> Answer:
-        if call.argument != VM_TYPE_TDX or not self.tree.machine.tdx.enabled:
-            raise InvalidValue(f"VM type {call.argument}")
+        self._check_type(call.argument)
         raise NotSupported("a file of a mount cannot return a descriptor: this open is the TD itself")
+
+    def _check_type(self, number: int) -> None:
+        if number != VM_TYPE_TDX or not self.tree.machine.tdx.enabled:
+            raise InvalidValue(f"VM type {number}")
+
+    # --- what a supervisor returns descriptors of -------------------------------------
+
+    def _make(self, call: Call) -> Answer:
+        number, tid, argument, flags, device, inode = MADE.unpack(call.data)
+        asked = evolve(call, argument=argument, caller=Caller(tid))
+        match number, call.descriptor.kind:
+            case Create.VM, Kind.DEVICE:
+                return self._make_vm(asked), b""
+            case Create.VCPU, Kind.VM:
+                return self._make_vcpu(asked), b""
+            case Create.GUEST_MEMFD, Kind.VM:
+                return self._make_memfd(asked, flags, f"{device >> 32:02x}:{device & 0xFFFFFFFF:02x}:{inode}"), b""
+        raise InappropriateIoctl(f"ioctl {number:#x}")
+
+    def _make_vm(self, call: Call) -> int:
+        self._check_type(call.argument)
+        pid, command = call.caller.process()
+        return self._opens.put(Descriptor(Kind.VM, self._create(pid, command), call.caller.tid, pid, command))
+
+    def _make_vcpu(self, call: Call) -> int:
+        guest = self._guest(call)
+        self._opens.add_vcpu(guest.name, call.argument)
+        return self._opens.put(evolve(call.descriptor, kind=Kind.VCPU))
+
+    def _make_memfd(self, call: Call, flags: int, file: str) -> int:
+        guest = self._guest(call)
+        if flags & ~GUEST_MEMFD_FLAGS:
+            raise InvalidValue(f"flags {flags:#x}")
+        self._event("memfd", guest.name, file=file, size=hex(call.argument))
+        return int(guest.name.partition("-")[2])
+
+    def _take(self, call: Call) -> Answer:
+        self._opens.take(call.argument, call.descriptor)
+        return 0, b""
 
     # --- about a TD -------------------------------------------------------------------
 
@@ -148,15 +176,19 @@ class Kvm:
             descriptor.tid = call.caller.tid
         pid = descriptor.pid
         if not descriptor.name:
-            known = self.tree.machine.guests
-            number = next(n for n in range(len(known) + 1) if f"{pid}-{n}" not in known)
-            name = f"{pid}-{number}"
-            self._say(f"create {name} {descriptor.command[: guests.COMMAND_LENGTH]}")
-            descriptor.name = name
+            descriptor.name = self._create(pid, descriptor.command)
+            self._opens.add_user(descriptor.name)
         guest = guests.running(self.tree.machine, descriptor.name)
         if guest.pid != pid:
             raise InputOutput("the guest is another process's")
         return guest
+
+    def _create(self, pid: int, command: str) -> str:
+        known = self.tree.machine.guests
+        number = next(n for n in range(len(known) + 1) if f"{pid}-{n}" not in known)
+        name = f"{pid}-{number}"
+        self._say(f"create {name} {command[: guests.COMMAND_LENGTH]}")
+        return name
 
     def _devices(self) -> Devices:
         self._device = self._device or mount_device(self.mountpoint)
@@ -170,20 +202,23 @@ class Kvm:
 
     def _set_region2(self, call: Call) -> Answer:
         slot, flags, gpa, size, address, offset, descriptor = _REGION2.unpack_from(call.data)
-        if flags & memslots.GUEST_MEMFD:
+        wanted = Memslot(slot, gpa, size, address, flags)
+        if flags & memslots.GUEST_MEMFD and size:
             if offset % PAGE_SIZE or offset + size >= 1 << 64:
                 raise InvalidValue("the offset in guest_memfd must be a multiple of a page")
-            if not call.caller.is_open(descriptor):
+            memslots.changed(self._guest(call), wanted)
+            file = call.caller.file(descriptor)
+            if file is None:
                 raise BadDescriptor(f"descriptor {descriptor}")
-            raise InvalidValue(f"descriptor {descriptor} is no guest_memfd of this guest")
-        return self._set(call, Memslot(slot, gpa, size, address, flags))
+            wanted = evolve(wanted, backing=(Stretch(Range(0, size), Backs.GUEST_MEMFD, file, offset),))
+        return self._set(call, wanted)
 
     def _set(self, call: Call, slot: Memslot) -> Answer:
         guest = self._guest(call)
         memslots.changed(guest, slot)  # what is wrong with the numbers comes before what is behind them
-        backing: tuple[Stretch, ...] = ()
+        backing = slot.backing
         resident = Ranges()
-        if slot.size and slot.id not in guest.slots:
+        if slot.size and slot.id not in guest.slots and not backing:
             backing = call.caller.backing(slot.address, slot.size, self._devices())
             if any(stretch.kind in (Backs.SHMEM, Backs.PAGECACHE) for stretch in backing):
                 resident = call.caller.resident(slot.address, backing)
@@ -232,6 +267,8 @@ class Kvm:
         # KVM looks at a slot's mapping when it faults, not when it is set
         for _, _, number in guest.layout.within(gpa, gpa + size):
             slot = guest.slots[number]
+            if slot.flags & memslots.GUEST_MEMFD:
+                continue
             backing = call.caller.backing(slot.address, slot.size, self._devices())
             if backing != slot.backing:
                 self._event("remap", guest.name, slot=number, backing=guestctl.format_backing(backing))
@@ -265,18 +302,20 @@ class Kvm:
             raise BadAddress(f"the source or the guest's memory ends at {gpa + done:#x}")
 
 
-IOCTLS: dict[int, Callable[[Kvm, Call], Answer]] = {
-    0xAE00: Kvm._api_version,
-    0xAE01: Kvm._create_vm,
-    0xAE03: Kvm._extension,
-    0xAE04: Kvm._mmap_size,
-    0x4020AE46: Kvm._set_region,
-    0x40A0AE49: Kvm._set_region2,
-    0x4020AED2: Kvm._set_attributes,
-    0xC040AED5: Kvm._pre_fault,
-    0xC008AEBA: Kvm._encrypt_op,
+IOCTLS: dict[int, tuple[Callable[[Kvm, Call], Answer], int]] = {
+    0xAE00: (Kvm._api_version, Kind.DEVICE),
+    Create.VM: (Kvm._create_vm, Kind.DEVICE),
+    0xAE03: (Kvm._extension, Kind.DEVICE | Kind.VM),
+    0xAE04: (Kvm._mmap_size, Kind.DEVICE),
+    0x4020AE46: (Kvm._set_region, Kind.DEVICE | Kind.VM),
+    0x40A0AE49: (Kvm._set_region2, Kind.DEVICE | Kind.VM),
+    0x4020AED2: (Kvm._set_attributes, Kind.DEVICE | Kind.VM),
+    0xC040AED5: (Kvm._pre_fault, Kind.DEVICE | Kind.VCPU),
+    0xC008AEBA: (Kvm._encrypt_op, Kind.DEVICE | Kind.VM | Kind.VCPU),
+    MAKE: (Kvm._make, Kind.DEVICE | Kind.VM),
+    TAKE: (Kvm._take, Kind.DEVICE),
 }
-"""The ioctls, by number."""
+"""The ioctls, by number, each with the kinds of descriptors that have it."""
 
 
 def _memory_files(machine: Machine) -> dict[int, Device]:

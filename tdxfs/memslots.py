@@ -89,6 +89,24 @@ def _check(slot: Memslot) -> None:
         raise InvalidValue("the slot has too many pages")
 
 
+def check_binding(guest: Guest, wanted: Memslot) -> None:
+    """InvalidValue unless a new slot's guest_memfd, if it has one, is the guest's and free there (kvm_gmem_bind)."""
+    for stretch in wanted.backing:
+        if stretch.kind is not Backs.GUEST_MEMFD or not stretch.object:
+            continue
+        memfd = guest.memfds.get(stretch.object)
+        if memfd is None:
+            raise InvalidValue(f"{stretch.object} is no guest_memfd of guest {guest.name}")
+        there = Range(stretch.offset, stretch.offset + stretch.range.size)
+        if there.end > memfd.size:
+            raise InvalidValue(f"the guest_memfd has {memfd.size} bytes")
+        for slot in guest.slots.values():
+            for other in slot.backing:
+                taken = Range(other.offset, other.offset + other.range.size)
+                if other.object == stretch.object and taken.overlaps(there):
+                    raise InvalidValue(f"slot {slot.id} has {taken} of the guest_memfd")
+
+
 def task_of(machine: Machine, guest: Guest) -> Task:
     """The process of a guest; one that the machine does not know of has no policy."""
     return machine.tasks.get(guest.pid) or Task(guest.pid)
@@ -164,8 +182,9 @@ def _of_allocator(machine: Machine, guest: Guest, slot: Memslot, stretch: Stretc
     for frames in (*_within(slot.resident, window), Frames(window.end, 0, 0)):
         task = task_of(machine, guest)
         if at < frames.offset and stretch.kind is not Backs.PAGECACHE:
-            for start, end, policy in task.mappings.within(slot.address + at, slot.address + frames.offset):
-                start, end = start - slot.address, end - slot.address
+            policies, base = _policies(task, guest, slot, stretch)
+            for start, end, policy in policies.within(at - base, frames.offset - base):
+                start, end = start + base, end + base
                 if at < start:
                     yield Piece(Range(at, start), stretch, policy=task.policy)
                 yield Piece(Range(start, end), stretch, policy=policy)
@@ -175,6 +194,14 @@ def _of_allocator(machine: Machine, guest: Guest, slot: Memslot, stretch: Stretc
         if frames.size:
             yield Piece(Range(frames.offset, frames.offset + frames.size), stretch, frames.hpa)
         at = frames.offset + frames.size
+
+
+def _policies(task: Task, guest: Guest, slot: Memslot, stretch: Stretch) -> tuple[RunMap[MemPolicy], int]:
+    # the policies of a mapping, or of a guest_memfd, which has its own; and the slot offset at which they begin
+    memfd = guest.memfds.get(stretch.object)
+    if memfd is not None:
+        return memfd.policies, stretch.range.start - stretch.offset
+    return task.mappings, -slot.address
 
 
 def _within(frames: tuple[Frames, ...], window: Range) -> Iterator[Frames]:
@@ -233,7 +260,8 @@ _EXPLAINED = {
 def _page(machine: Machine, piece: Piece, hpa: int, kind: str, why: str, offset: int | None = None) -> Misfit:
     nid = pfn_to_nid(machine, hpa // PAGE_SIZE)
     stretch = piece.stretch
-    of = f" of {stretch.object}" if stretch and stretch.object else f" of node {nid}" if nid is not None else ""
+    owner = stretch.object if stretch and stretch.kind.of_a_device else "" if nid is None else f"node {nid}"
+    of = f" of {owner}" if owner else ""
     if offset is None:
         assert piece.hpa is not None
         offset = piece.offsets.start + hpa - piece.hpa

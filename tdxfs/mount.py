@@ -27,10 +27,11 @@ from attrs import define
 
 from tdxfs.cached import Cached
 from tdxfs.caller import Caller
+from tdxfs.descriptors import Descriptor
 from tdxfs.errors import UserError
 from tdxfs.faults import Faults
 from tdxfs.fuse_abi import GETATTR, LOOKUP, Session, attributes, c_stat, caller, drop, missing, wake
-from tdxfs.kvm import Call, Descriptor, Kvm
+from tdxfs.kvm import Call, Kvm
 from tdxfs.model import Machine
 from tdxfs.notifier import Notifier
 from tdxfs.sysfs.attribute import Directory, Entry, File, Link, Reader, Shape, fixed

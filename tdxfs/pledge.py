@@ -10,7 +10,7 @@ from attrs import evolve
 from tdxfs import guests, memslots
 from tdxfs.capability import online_memory
 from tdxfs.errors import Busy, NotPermitted
-from tdxfs.model import Guest, Life, Machine, Memslot
+from tdxfs.model import Guest, Life, Machine, MemPolicy, Memslot
 from tdxfs.nodes import has_memory
 from tdxfs.ranges import Range, Ranges
 
@@ -37,9 +37,19 @@ def kept(before: Machine, after: Machine) -> Machine:
     return after
 
 
+def bind_memfd(machine: Machine, name: str, file: str, where: Range, policy: MemPolicy) -> Machine:
+    """`guests.bind_memfd`; NotPermitted, as `kept`, if it would undermine a slot of the guest."""
+    after = guests.bind_memfd(machine, name, file, where, policy)
+    guest = after.guests[name]
+    for slot in guest.slots.values():
+        if slot.pledged and guest.life is Life.RUNNING:
+            _keep(machine, after, guest, slot)
+    return after
+
+
 def _keep(before: Machine, after: Machine, guest: Guest, slot: Memslot) -> None:
     misfit = memslots.unfit(after, guest, slot, pledge=True)
-    if misfit is None or memslots.unfit(before, guest, slot, pledge=True) is not None:
+    if misfit is None or memslots.unfit(before, before.guests[guest.name], slot, pledge=True) is not None:
         return
     reason = f"The change is declined: guest {guest.name} was promised memory for slot {slot.id}. {misfit.reason}"
     said = evolve(misfit, kind="undermined")

@@ -43,12 +43,12 @@ def exited(pid: int) -> str:
 
 def policy_set(tid: int, pid: int, policy: MemPolicy) -> str:
     """A thread has a policy."""
-    return f"policy {tid} {pid} {_policy(policy)}"
+    return f"policy {tid} {pid} {format_whole(policy)}"
 
 
 def mapping_set(pid: int, where: Range, policy: MemPolicy) -> str:
     """A range of a process's addresses has a policy of its own, or none if it is the default one."""
-    return f"mapping {pid} {where.start} {where.end} {_policy(policy)}"
+    return f"mapping {pid} {where.start} {where.end} {format_whole(policy)}"
 
 
 def pages_moved(pid: int, where: Range, node: int) -> str:
@@ -61,9 +61,15 @@ def affinity_set(tid: int, pid: int, cpus: Iterable[int]) -> str:
     return f"cpus {tid} {pid} {format_list(cpus)}"
 
 
-def _policy(policy: MemPolicy) -> str:
+def format_whole(policy: MemPolicy) -> str:
+    """A policy with the nodes that were asked for and its home node."""
     home = "-" if policy.home is None else policy.home
     return f"{format_list(policy.asked) or '-'} {home} {format_policy(policy)}"
+
+
+def parse_whole(text: str) -> MemPolicy:
+    """The inverse of `format_whole`; ValueError."""
+    return _parse(text.split(" "))
 
 
 def _parse(words: list[str]) -> MemPolicy:

@@ -14,7 +14,7 @@ LAYERS = (
     ("boot", "remedies", "transitions", "tasks", "placement", "memslots", "guests", "pledge", "guestctl", "compare"),
     ("conflicts", "sysfs.codec", "sysfs.attribute", "sysfs.paths", "sysfs.knob", "rules"),
     ("sysfs", "procfs", "devfs", "uevents"),
-    ("root", "tree", "values", "abi", "processes", "caller", "kvm"),
+    ("root", "tree", "values", "abi", "processes", "caller", "descriptors", "kvm"),
     ("formats", "journal", "watch", "scenario", "machines", "fuse_abi", "cached", "notifier", "mount", "server"),
     ("sandbox",),
     ("cli", "pytest_plugin", "__main__", "__init__"),

@@ -14,6 +14,26 @@ BAR = "sys/devices/pci0000:17/0000:17:00.0/resource2"
 LIVES = ["map ok", "open ok", "version ok", "set ok", "fault ok"]
 DIES = [*LIVES[:4], "fault EIO", "again EIO"]
 REFUSED = [*LIVES[:3], "set EINVAL"]
+ROWS = [
+    ("dev/dax0.0", "", LIVES, LIVES, LIVES),
+    ("dev/dax1.0", "", DIES, REFUSED, REFUSED),
+    (BAR, "", DIES, REFUSED, REFUSED),
+    ("anon", "bind:0", LIVES, LIVES, LIVES),
+    ("anon", "", LIVES, LIVES, REFUSED),
+    ("anon", "prefer:2", DIES, DIES, REFUSED),
+    ("anon", "bind:2", DIES, DIES, REFUSED),
+    ("anon", "interleave:0,2", DIES, DIES, REFUSED),
+    ("shmem", "bind:0", LIVES, LIVES, LIVES),
+    ("shmem", "", LIVES, LIVES, REFUSED),
+    ("shmem", "bind:2", DIES, DIES, REFUSED),
+    ("shmem-touched", "bind:0", LIVES, LIVES, LIVES),
+    ("shmem-touched", "", LIVES, LIVES, LIVES),
+    ("shmem-touched", "bind:2", DIES, DIES, REFUSED),
+    ("file", "bind:0", LIVES, LIVES, LIVES),
+    ("file", "", LIVES, LIVES, REFUSED),
+    ("file", "bind:2", DIES, DIES, REFUSED),
+]
+"""What backs the memory, the NUMA policy, and what becomes of the guest under each validation."""
 
 
 def region(number, start):

@@ -11,7 +11,7 @@ Nothing here does I/O, prints or refuses; `validate` says whether a Topology mak
 Read `topology`, then `machine`, which is made of `states` and `guests`.
 """
 
-from tdxfs.model.guests import Backs, Frames, Guest, Life, MemPolicy, Memslot, Mode, Record, Stretch, Task
+from tdxfs.model.guests import Backs, Frames, Guest, Life, Memfd, MemPolicy, Memslot, Mode, Record, Stretch, Task
 from tdxfs.model.kinds import (
     GIB,
     HUGEPAGE_SIZES,
@@ -88,6 +88,7 @@ __all__ = [
     "LogRecord",
     "Machine",
     "MemPolicy",
+    "Memfd",
     "Memory",
     "MemoryKind",
     "MemoryLayout",

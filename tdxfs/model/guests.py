@@ -93,7 +93,10 @@ class Stretch:
     """Offsets from the slot's first byte."""
     kind: Backs
     object: str = ""
-    """``dax0.0``, or a BAR as ``0000:17:00.0/resource2``; empty for what the allocator backs."""
+    """
+    ``dax0.0``, a BAR as ``0000:17:00.0/resource2``, a guest_memfd by its name; empty for whatever else the
+    allocator backs.
+    """
     offset: int = 0
     """Where in the object it begins."""
     spelled: str = ""
@@ -171,6 +174,16 @@ class Life(Enum):
 
 
 @frozen
+class Memfd:
+    """A guest_memfd of a guest."""
+
+    size: int
+    """Bytes."""
+    policies: RunMap[MemPolicy] = RunMap()
+    """Offsets of the file -> the policy that mbind() of a mapping gave them."""
+
+
+@frozen
 class Guest:
     """A TD, as KVM knows it."""
 
@@ -185,6 +198,8 @@ class Guest:
     slots: Map[int, Memslot] = Map()
     layout: RunMap[int] = RunMap()
     """Guest physical address -> id of the slot that holds it."""
+    memfds: Map[str, Memfd] = Map()
+    """``DEVICE:INODE``, as ``/proc/PID/maps`` names the file -> its guest_memfd."""
     private: Ranges = Ranges()
     """Guest physical addresses with the PRIVATE attribute."""
     finalized: bool = False

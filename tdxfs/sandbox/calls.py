@@ -11,13 +11,15 @@ from immutables import Map
 
 from tdxfs import mempolicy, tasks
 from tdxfs.errors import BadAddress, InputOutput, InvalidValue, NoProcess
+from tdxfs.guestctl import memfd_bound
 from tdxfs.model import PAGE_SIZE, MemPolicy, Mode, Task
 from tdxfs.ranges import Range, align_up
 from tdxfs.sandbox.kernel import Kernel
 from tdxfs.sandbox.memory import Processes
+from tdxfs.sandbox.seccomp import Handed
 
 INT = 1 << 32
-Handler = Callable[..., "int | None"]
+Handler = Callable[..., "int | Handed | None"]
 
 
 def signed(value: int) -> int:
@@ -35,6 +37,8 @@ class Calls:
         self.tasks: Map[int, Task] = Map()
         self.leaders: dict[int, int] = {}
         """Thread -> its process."""
+        self.memfds: dict[str, str] = {}
+        """File, as `Mapped.file` names it -> the guest whose guest_memfd it is."""
 
     # --- what is known of the callers ------------------------------------------------
 
@@ -110,8 +114,21 @@ class Calls:
             raise BadAddress(str(where))
         if flags & mempolicy.MF_STRICT and not flags & (mempolicy.MF_MOVE | mempolicy.MF_MOVE_ALL):
             self._refuse_misplaced(pid, where, policy)
+        self._bind_memfds(pid, where, policy)
         self.tell(tasks.mapping_set(pid, where, policy))
         return 0
+
+    def _bind_memfds(self, pid: int, where: Range, policy: MemPolicy) -> None:
+        # the policy of a guest_memfd is the file's, whoever maps it
+        for one in self.processes.maps(pid) if self.memfds else ():
+            start, end = max(one.range.start, where.start), min(one.range.end, where.end)
+            if start < end and one.file in self.memfds:
+                offset = one.offset + start - one.range.start
+                part = Range(offset, offset + end - start)
+                try:
+                    self.kernel.tell_guest(memfd_bound(self.memfds[one.file], one.file, part, policy))
+                except FileNotFoundError:  # the guest is gone
+                    del self.memfds[one.file]
 
     def _refuse_misplaced(self, pid: int, where: Range, policy: MemPolicy) -> None:
         place = self.places(self.task(pid))

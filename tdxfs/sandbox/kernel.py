@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from tdxfs.guestctl import CONTROL
 from tdxfs.idlist import parse_list
 from tdxfs.model import KERNELS
 
@@ -74,7 +75,13 @@ class Kernel:
 
     def tell(self, line: str) -> None:
         """Tell the machine how a task changed; OSError with the errno of what it refuses."""
-        path = f"{DEBUG}/tasks/control"
+        self._write(f"{DEBUG}/tasks/control", line)
+
+    def tell_guest(self, line: str) -> None:
+        """Tell the machine of an event in the life of a guest; OSError with the errno of what it refuses."""
+        self._write(CONTROL.lstrip("/"), line)
+
+    def _write(self, path: str, line: str) -> None:
         if path not in self._open:
             try:
                 self._open[path] = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.root)

@@ -17,6 +17,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from tdxfs.descriptors import Create
 from tdxfs.errors import UserError
 from tdxfs.sandbox import linux, overlay, seccomp
 from tdxfs.sandbox.calls import CPU, NUMA
@@ -134,7 +135,7 @@ def _become(
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED | {signal.SIGCHLD})
         for number in (signal.SIGPIPE, signal.SIGINT):  # as Python found them, not as it left them
             signal.signal(number, signal.SIG_DFL)
-        listener = seccomp.install(calls_of(answered))
+        listener = seccomp.install(calls_of(answered), Create)
         socket.send_fds(control, [b"ready"], [listener])
         os.close(listener)
         os.execve(program, list(command), environment)

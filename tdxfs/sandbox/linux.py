@@ -12,7 +12,7 @@ MS_RDONLY, MS_BIND, MS_REC, MS_PRIVATE = 1, 1 << 12, 1 << 14, 1 << 18
 MNT_DETACH = 2
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
-_OPEN_TREE = 428
+_OPEN_TREE, _PIDFD_GETFD = 428, 438
 _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC, _AT_RECURSIVE, _AT_FDCWD = 1, os.O_CLOEXEC, 0x8000, -100
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -47,6 +47,11 @@ def clone_tree(path: str) -> int:
     """
     flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_RECURSIVE
     return _check(_libc.syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags), path)
+
+
+def copy_descriptor(pidfd: int, descriptor: int) -> int:
+    """A descriptor of what a process has open under a number; OSError."""
+    return _check(_libc.syscall(_PIDFD_GETFD, pidfd, descriptor, 0), f"descriptor {descriptor}")
 
 
 def die_with_parent(parent: int) -> None:

@@ -6,7 +6,8 @@ import os
 import struct
 from collections.abc import Iterator
 
-from tdxfs.errors import BadAddress, NoProcess
+from tdxfs.caller import Mapped, file_name, parse_maps
+from tdxfs.errors import BadAddress, BadDescriptor, NoProcess
 from tdxfs.model import PAGE_SIZE
 from tdxfs.ranges import Range, Ranges, align_down
 
@@ -45,8 +46,18 @@ class Processes:
 
     def mappings(self, pid: int) -> Ranges:
         """The addresses at which anything is mapped."""
-        lines = self.read_file(pid, "maps").splitlines()
-        return Ranges.of(Range(*(int(edge, 16) for edge in line.split(" ", 1)[0].split("-"))) for line in lines)
+        return Ranges.of(one.range for one in self.maps(pid))
+
+    def maps(self, pid: int) -> list[Mapped]:
+        """What is mapped."""
+        return parse_maps(self.read_file(pid, "maps"))
+
+    def file(self, pid: int, descriptor: int) -> str:
+        """What a process has open under a number, as `Mapped.file`; BadDescriptor."""
+        try:
+            return file_name(os.stat(f"{pid}/fd/{descriptor}", dir_fd=self.proc))
+        except OSError:
+            raise BadDescriptor(f"descriptor {descriptor}") from None
 
     def resident(self, pid: int, where: Range) -> Iterator[int]:
         """The addresses in a range at which there is a page."""

@@ -19,9 +19,10 @@ from tdxfs.errors import UserError
 CONTINUE = 1
 """SECCOMP_USER_NOTIF_FLAG_CONTINUE: the kernel answers."""
 
-_RECEIVE, _SEND, _STILL_VALID = 0xC0502100, 0xC0182101, 0x40082102
+_RECEIVE, _SEND, _STILL_VALID, _ADD_FD = 0xC0502100, 0xC0182101, 0x40082102, 0x40182103
 _NOTIFICATION = struct.Struct("=QIIiIQ6Q")
 _RESPONSE = struct.Struct("=QqiI")
+_ADDFD = struct.Struct("=QIIII")
 _NUMBERS = {"set_mempolicy_home_node": 450}
 """Calls newer than some libseccomp: their numbers, the same on every architecture."""
 
@@ -46,10 +47,17 @@ class Call:
     """All six, unsigned."""
 
 
-def install(calls: Iterable[str]) -> int:
+@frozen
+class Handed:
+    """The result of a call that returns a descriptor: one of this process that the caller gets, close-on-exec."""
+
+    descriptor: int
+
+
+def install(calls: Iterable[str], ioctls: Iterable[int] = ()) -> int:
     """
-    Send these system calls of this process and its children to whoever reads the descriptor returned. UserError if
-    the kernel refuses, as it does below another supervisor.
+    Send these system calls, and ioctl(2) with these numbers, of this process and its children to whoever reads the
+    descriptor returned. UserError if the kernel refuses, as it does below another supervisor.
     """
     calls_filter = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
     calls_filter.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.ALLOW)
@@ -57,6 +65,9 @@ def install(calls: Iterable[str]) -> int:
         calls_filter.set_attr(pyseccomp.Attr.CTL_NNP, 0)
     for name in calls:
         calls_filter.add_rule(pyseccomp.NOTIFY, number(name))
+    for asked in ioctls:  # an unsigned int; what else is in the register does not count
+        which = pyseccomp.Arg(1, pyseccomp.MASKED_EQ, 0xFFFFFFFF, asked)
+        calls_filter.add_rule(pyseccomp.NOTIFY, number("ioctl"), which)
     try:
         calls_filter.load()
     except OSError as error:
@@ -88,6 +99,17 @@ def is_waiting(listener: int, call: Call) -> bool:
     except OSError:
         return False
     return True
+
+
+def hand(listener: int, call: Call, handed: Handed) -> int:
+    """Give the thread a descriptor: its number there, or a negative errno."""
+    request = bytearray(_ADDFD.pack(call.id, 0, handed.descriptor, 0, os.O_CLOEXEC))
+    try:
+        return int(fcntl.ioctl(listener, _ADD_FD, request))
+    except OSError as error:
+        return -(error.errno or errno.EIO)
+    finally:
+        os.close(handed.descriptor)
 
 
 def answer(listener: int, call: Call, result: int | None) -> None:

@@ -20,6 +20,7 @@ from threading import Thread
 from tdxfs import tasks
 from tdxfs.sandbox import linux, seccomp
 from tdxfs.sandbox.calls import Calls, Handler
+from tdxfs.sandbox.descriptors import Descriptors
 from tdxfs.sandbox.kernel import Kernel
 from tdxfs.sandbox.memory import Processes
 
@@ -37,6 +38,7 @@ class Supervisor(Thread):
         self.root = root
         self.calls = Calls(Kernel(root), Processes(proc))
         self.handlers: dict[int, Handler] = {seccomp.number(name): getattr(self.calls, name) for name in answered}
+        self.handlers[seccomp.number("ioctl")] = Descriptors(self.calls).ioctl
         self.watchers: dict[int, Callable[..., None]] = {
             seccomp.number(EXEC): self._exec,
             seccomp.number(BEGIN): self._begin,
@@ -75,7 +77,7 @@ class Supervisor(Thread):
         call = seccomp.receive(self.listener)
         if call is None:
             return
-        result: int | None = None
+        result: int | seccomp.Handed | None = None
         try:
             if call.number in self.watchers:
                 self.watchers[call.number](call.tid, *call.args)
@@ -88,6 +90,8 @@ class Supervisor(Thread):
             traceback.print_exc()
             sys.stderr.flush()
             result = None if call.number in self.watchers else -errno.EIO
+        if isinstance(result, seccomp.Handed):
+            result = seccomp.hand(self.listener, call, result)
         seccomp.answer(self.listener, call, result)
 
     # --- processes ---------------------------------------------------------------------

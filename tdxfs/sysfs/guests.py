@@ -46,7 +46,7 @@ class StretchDir(Directory[tuple[tuple[str, int], int]]):
 
     @ro(LINE)
     def object(self) -> str:
-        """The dax device, or the PCI function and its BAR. Absent for what the allocator gives."""
+        """The dax device, the PCI function and its BAR, or the guest_memfd. Absent for whatever else is allocated."""
         return self.stretch.object
 
     @object.visible

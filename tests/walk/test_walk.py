@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from attrs import evolve
-from walking import BAR, DIES, LIVES, MACHINE, REFUSED, run
+from walking import DIES, LIVES, MACHINE, REFUSED, ROWS, run
 
 from tdxfs.model import GIB, MIB, TdxPlatform
 from tdxfs.policy import Boot, Cover, Policies, Report, Validate
@@ -32,28 +32,6 @@ def root():
 def read(directory):
     """Name -> content of the files in a directory."""
     return {path.name: path.read_text().rstrip("\n") for path in directory.iterdir() if path.is_file()}
-
-
-ROWS = [
-    ("dev/dax0.0", "", LIVES, LIVES, LIVES),
-    ("dev/dax1.0", "", DIES, REFUSED, REFUSED),
-    (BAR, "", DIES, REFUSED, REFUSED),
-    ("anon", "bind:0", LIVES, LIVES, LIVES),
-    ("anon", "", LIVES, LIVES, REFUSED),
-    ("anon", "prefer:2", DIES, DIES, REFUSED),
-    ("anon", "bind:2", DIES, DIES, REFUSED),
-    ("anon", "interleave:0,2", DIES, DIES, REFUSED),
-    ("shmem", "bind:0", LIVES, LIVES, LIVES),
-    ("shmem", "", LIVES, LIVES, REFUSED),
-    ("shmem", "bind:2", DIES, DIES, REFUSED),
-    ("shmem-touched", "bind:0", LIVES, LIVES, LIVES),
-    ("shmem-touched", "", LIVES, LIVES, LIVES),
-    ("shmem-touched", "bind:2", DIES, DIES, REFUSED),
-    ("file", "bind:0", LIVES, LIVES, LIVES),
-    ("file", "", LIVES, LIVES, REFUSED),
-    ("file", "bind:2", DIES, DIES, REFUSED),
-]
-"""What backs the memory, the NUMA policy, and what becomes of the guest under each validation."""
 
 
 @pytest.mark.parametrize(("backing", "policy", *map(str, Validate)), ROWS, ids=[f"{row[0]}-{row[1]}" for row in ROWS])

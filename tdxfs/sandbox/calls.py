@@ -180,6 +180,7 @@ class Calls:
         runs = list(self.task(pid).mappings.within(where.start, where.end))
         changed = mempolicy.set_home(self.kernel, [run[2] for run in runs], home, flags)
         for (low, high, _old), policy in zip(runs, changed, strict=True):
+            self._bind_memfds(pid, Range(low, high), policy or mempolicy.DEFAULT)
             self.tell(tasks.mapping_set(pid, Range(low, high), policy or mempolicy.DEFAULT))
         return 0
 

@@ -12,12 +12,15 @@
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <linux/mempolicy.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #ifndef KVM_CREATE_GUEST_MEMFD /* Linux 6.8 */
@@ -106,6 +109,41 @@ static void refused(int kvm, int vm, int vcpu, int memfd, size_t bytes)
 	step("not open", ioctl(999, KVM_CREATE_VM, 0));
 }
 
+static void full(int kvm)
+{
+	struct rlimit limit, none;
+
+	getrlimit(RLIMIT_NOFILE, &limit);
+	none = limit;
+	none.rlim_cur = 3;
+	setrlimit(RLIMIT_NOFILE, &none);
+	step("no descriptor left", ioctl(kvm, KVM_CREATE_VM, KVM_X86_TDX_VM));
+	setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+static void *in_thread(void *vm)
+{
+	struct kvm_pre_fault_memory fault = { .size = 4096 };
+	int vcpu = ioctl(*(int *)vm, KVM_CREATE_VCPU, 7);
+
+	step("in a thread", vcpu);
+	step("fault in a thread", ioctl(vcpu, KVM_PRE_FAULT_MEMORY, &fault));
+	return NULL;
+}
+
+static void elsewhere(int vm)
+{
+	pthread_t thread;
+
+	pthread_create(&thread, NULL, in_thread, &vm);
+	pthread_join(thread, NULL);
+	if (!fork()) {
+		step("in a child", ioctl(vm, KVM_CREATE_VCPU, 8));
+		_exit(0);
+	}
+	wait(NULL);
+}
+
 int main(int argc, char **argv)
 {
 	struct kvm_userspace_memory_region2 region = { .flags = KVM_MEM_GUEST_MEMFD };
@@ -140,6 +178,8 @@ int main(int argc, char **argv)
 	if (getenv("REFUSED")) {
 		step("close-on-exec", is_cloexec(vm) | is_cloexec(vcpu) | is_cloexec(memfd));
 		refused(kvm, vm, vcpu, memfd, wanted.size);
+		full(kvm);
+		elsewhere(vm);
 	}
 	close(vm); /* a vCPU keeps its VM */
 	while (fault.size)

@@ -15,6 +15,7 @@ import pytest
 from walking import GUESTS, LIVES, MACHINE, run
 
 from tdxfs.caller import Caller
+from tdxfs.descriptors import MADE, MAKE, TAKE, Create
 from tdxfs.errors import BadAddress
 from tdxfs.guestctl import CONTROL
 from tdxfs.memslots import USER_MEM_SLOTS
@@ -107,6 +108,21 @@ class TestSlots:
         slot = region(flags=4, address=memory)
         assert errno.EBADF == refused(kvm, SET_REGION2, slot + struct.pack("=QI", 0, 4000) + bytes(116))
         assert errno.EINVAL == refused(kvm, SET_REGION2, slot + struct.pack("=QI", 0, kvm.fileno()) + bytes(116))
+
+    def test_making_without_a_supervisor(self, root, kvm):
+        """The ioctls of a supervisor make nothing for a thread that is not there, of no kind, or by no number."""
+        with (root / "dev/kvm").open("r+b", 0) as other:
+            me = os.getpid()
+            assert errno.EFAULT == refused(kvm, MAKE, MADE.pack(Create.VM, 0, 5, 0, 0, 0))
+            assert errno.EINVAL == refused(kvm, MAKE, MADE.pack(Create.VM, me, 4, 0, 0, 0))
+            assert errno.ENOTTY == refused(kvm, MAKE, MADE.pack(0, me, 5, 0, 0, 0))
+            assert errno.ENOTTY == refused(kvm, MAKE, MADE.pack(Create.VCPU, me, 0, 0, 0, 0))
+            assert errno.EINVAL == refused(other, TAKE, 1 << 30)
+            made = fcntl.ioctl(kvm, MAKE, bytearray(MADE.pack(Create.VM, me, 5, 0, 0, 0)))
+            assert 0 == refused(other, TAKE, made)
+            assert errno.ENOTTY == refused(other, TAKE, made)
+            assert errno.EINVAL == refused(kvm, TAKE, made)
+            assert errno.ENOTTY == refused(other, CREATE_VM, 5)
 
     def test_ten_thousand(self, root):
         """Ten thousand slots are set, and each of them is there."""

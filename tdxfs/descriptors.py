@@ -7,10 +7,10 @@ device again for it: another ioctl turns that open into what was made.
 from __future__ import annotations
 
 import struct
-from enum import IntEnum
+from enum import Flag, IntEnum, auto
 from itertools import count
 
-from attrs import define, field
+from attrs import define, field, fields_dict
 
 from tdxfs.errors import Exists, InvalidValue
 
@@ -38,13 +38,13 @@ class Create(IntEnum):
     GUEST_MEMFD = 0xC040AED4
 
 
-class Kind(IntEnum):
-    """What a descriptor stands for."""
+class Kind(Flag):
+    """What a descriptor stands for; several, where an ioctl takes any of them."""
 
-    DEVICE = 1
+    DEVICE = auto()
     """``/dev/kvm``, and the TD that it becomes if it is used as one."""
-    VM = 2
-    VCPU = 4
+    VM = auto()
+    VCPU = auto()
 
 
 @define
@@ -60,12 +60,18 @@ class Descriptor:
     """The process of that thread, and its command line."""
     command: str = ""
 
+    def become(self, other: Descriptor) -> None:
+        """Stand for what another one stands for."""
+        for name in fields_dict(Descriptor):
+            setattr(self, name, getattr(other, name))
+
 
 @define
 class Opens:
     """The opens of one ``/dev/kvm`` that are guests and vCPUs, and those that are to be."""
 
     _made: dict[int, Descriptor] = field(factory=dict, init=False)
+    """Those that no open is yet."""
     _numbers: count[int] = field(factory=count, init=False)
     _users: dict[str, int] = field(factory=dict, init=False)
     """Guest -> how many opens are the guest or a vCPU of it."""
@@ -83,7 +89,7 @@ class Opens:
         if made is None or into.name:
             raise InvalidValue(f"nothing was made as number {number}, or this open is a guest already")
         del self._made[number]
-        into.kind, into.name, into.tid, into.pid, into.command = made.kind, made.name, made.tid, made.pid, made.command
+        into.become(made)
         self.add_user(made.name)
 
     def add_user(self, guest: str) -> None:

@@ -302,7 +302,7 @@ class Kvm:
             raise BadAddress(f"the source or the guest's memory ends at {gpa + done:#x}")
 
 
-IOCTLS: dict[int, tuple[Callable[[Kvm, Call], Answer], int]] = {
+IOCTLS: dict[int, tuple[Callable[[Kvm, Call], Answer], Kind]] = {
     0xAE00: (Kvm._api_version, Kind.DEVICE),
     Create.VM: (Kvm._create_vm, Kind.DEVICE),
     0xAE03: (Kvm._extension, Kind.DEVICE | Kind.VM),

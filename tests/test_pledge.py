@@ -13,14 +13,16 @@ from test_placement import SIZES, backings, numa_policies
 
 from tdxfs.capability import judge_node
 from tdxfs.errors import Busy, NotPermitted, Refusal
-from tdxfs.guestctl import CONTROL
+from tdxfs.guestctl import CONTROL, memfd_bound, parse_policy
 from tdxfs.idlist import format_list
 from tdxfs.model import GIB, MIB, Driver, Life
 from tdxfs.nodes import has_memory
 from tdxfs.policy import Hotplug, Validate
+from tdxfs.ranges import Range
 from tdxfs.root import Root
 from tdxfs.tree import Tree
 
+FILE = "00:01:1"
 PLEDGE = evolve(MIXED.policies, validate=Validate.PLEDGE, hotplug=Hotplug.ALLOW)
 
 
@@ -51,9 +53,18 @@ class Pledges(RuleBasedStateMachine):
         name = f"{self.made}-0"
         self.write(CONTROL, f"create {name}")
         self.write(CONTROL, f"policy {name} policy={self.policy(data, capable=True)}")
-        backing = data.draw(st.one_of(st.just("anon:0::"), backings(machine)))
+        self.write(CONTROL, f"memfd {name} file={FILE} size={size}")
+        if data.draw(st.booleans()):
+            self.bind(name, self.policy(data, capable=True), size)
+        backing = data.draw(st.one_of(st.sampled_from(["anon:0::", f"guest_memfd:0::{FILE}"]), backings(machine)))
         resident = data.draw(st.sampled_from(["", " resident=0-1000"]))
         self.write(CONTROL, f"set {name} slot=0 gpa=0 size={size} backing=0-{size:x}:{backing}{resident}")
+
+    def bind(self, name, policy, size):
+        """mbind() of a mapping of the guest_memfd from its beginning, if the policy is one."""
+        with suppress(Refusal, ValueError):
+            made = parse_policy(self.tree.machine, int(name.partition("-")[0]), policy)
+            self.write(CONTROL, memfd_bound(name, FILE, Range(0, size), made))
 
     def policy(self, data, *, capable):
         """Any policy, but often one that binds to the nodes that are capable, or to those that are not."""
@@ -87,6 +98,11 @@ class Pledges(RuleBasedStateMachine):
     def change_policy(self, data):
         if name := self.living(data):
             self.write(CONTROL, f"policy {name} policy={self.policy(data, capable=False)}")
+
+    @rule(data=st.data(), size=SIZES)
+    def bind_memfd(self, data, size):
+        if name := self.living(data):
+            self.bind(name, self.policy(data, capable=data.draw(st.booleans())), size)
 
     @rule(data=st.data(), word=st.sampled_from(["online", "offline", "online_movable"]))
     def hotplug(self, data, word):
@@ -152,6 +168,26 @@ class TestDeclined:
         assert b"EPERM\n" == tree.read(f"{guests}/refusals/0/error")
         assert "TD 7-0: gpa 0x0: The change is declined: guest 7-0 was promised" in tree.machine.log[-2].text
         assert b"bind:0\n" == tree.read(f"{guests}/policy")
+
+    def test_a_guest_memfd(self):
+        """A guest_memfd that was promised stays where it was bound: its own policy counts, not the task's."""
+        tree = Tree(Root, evolve(booted(), policies=PLEDGE))
+
+        def bind(policy):
+            made = parse_policy(tree.machine, 7, policy)
+            tree.write(CONTROL, memfd_bound("7-0", FILE, Range(0, GIB), made).encode())
+
+        for line in ("create 7-0", "policy 7-0 policy=bind:2", f"memfd 7-0 file={FILE} size={GIB}"):
+            tree.write(CONTROL, line.encode())
+        bind("bind:0")
+        tree.write(CONTROL, f"set 7-0 slot=0 gpa=0 size={GIB} backing=0-{GIB:x}:guest_memfd:0::{FILE}".encode())
+        for policy in ("default", "bind:0-2"):
+            with pytest.raises(NotPermitted, match="7-0"):
+                bind(policy)
+        tree.write(CONTROL, b"policy 7-0 policy=default")
+        tree.write(CONTROL, f"touch 7-0 gpa=0 size={GIB}".encode())
+
+        assert GIB == tree.machine.guests["7-0"].pages.size
 
     def test_memory_onlining(self):
         """Memory that is not convertible cannot go online in a node that a guest was promised."""

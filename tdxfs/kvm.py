@@ -50,6 +50,7 @@ CAPABILITIES = {
     233: ATTRIBUTE_PRIVATE,  # MEMORY_ATTRIBUTES
     234: 1,  # GUEST_MEMFD
     236: 1,  # PRE_FAULT_MEMORY
+    244: GUEST_MEMFD_FLAGS,
 }
 """``KVM_CHECK_EXTENSION``: capability -> answer; VM_TYPES depends on the machine."""
 

@@ -13,14 +13,12 @@ import gc
 import os
 import select
 import stat
-import struct
 import sys
 import tempfile
 import time
 import traceback
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
 from typing import IO, Any, TypeAlias
 
 from attrs import define
@@ -34,6 +32,7 @@ from tdxfs.fuse_abi import GETATTR, LOOKUP, Session, attributes, c_stat, caller,
 from tdxfs.kvm import Call, Kvm
 from tdxfs.model import Machine
 from tdxfs.notifier import Notifier
+from tdxfs.stats import STAT_SIZE, Parts, owner, pack_stat, parts_of
 from tdxfs.sysfs.attribute import Directory, Entry, File, Link, Reader, Shape, fixed
 from tdxfs.sysfs.debug import FAULTS_PATH
 from tdxfs.tree import LAST_OFFSET, Entries, Tree, content, inode_number
@@ -50,36 +49,6 @@ READABLE = select.POLLIN | select.POLLRDNORM
 DOT_OFFSET = 1
 """d_off of ``.``, as kernfs."""
 
-_STAT_SIZE = ctypes.sizeof(c_stat)
-
-
-def _field(name: str) -> tuple[struct.Struct, int]:
-    column = getattr(c_stat, name)
-    return struct.Struct({4: "=I", 8: "=q"}[column.size]), column.offset
-
-
-_Parts: TypeAlias = tuple[bytes, bytes, bytes]
-"""Of a struct stat: what stands before the inode number, between it and the times, and after them."""
-
-
-@lru_cache(maxsize=4096)
-def _parts(mode: int, nlink: int, size: int, rdev: int, uid: int, gid: int) -> _Parts:
-    # what many files share
-    buffer = bytearray(_STAT_SIZE)
-    values = (mode, nlink, size, rdev, uid, gid, PAGE_SIZE)
-    for (form, offset), value in zip((_MODE, _NLINK, _SIZE, _RDEV, _UID, _GID, _BLKSIZE), values, strict=True):
-        form.pack_into(buffer, offset, value)
-    ino, times = _INO[1], _TIMES[1]
-    return bytes(buffer[:ino]), bytes(buffer[ino + 8 : times]), bytes(buffer[times + _TIMES[0].size :])
-
-
-_INO, _NLINK, _MODE, _UID, _GID, _RDEV, _SIZE, _BLKSIZE = (
-    _field(f"st_{name}") for name in ("ino", "nlink", "mode", "uid", "gid", "rdev", "size", "blksize")
-)
-_TIMES = struct.Struct("=6q"), c_stat.st_atimespec.offset
-"""Seconds and nanoseconds of atime, mtime and ctime."""
-_pack_stat = struct.Struct(f"={_INO[1]}sQ{_TIMES[1] - _INO[1] - 8}s6q{_STAT_SIZE - _TIMES[1] - _TIMES[0].size}s").pack
-
 
 @define(eq=False)
 class _Place:
@@ -88,9 +57,9 @@ class _Place:
     below: bytes
     """Its path and a slash."""
     directory: Directory[Any]
-    declared: dict[bytes, tuple[_Parts | None, Callable[[Any], bool]]]
+    declared: dict[bytes, tuple[Parts | None, Callable[[Any], bool]]]
     """`Shapes.declared`"""
-    families: tuple[tuple[Callable[[Any, str], Any], _Parts | None], ...]
+    families: tuple[tuple[Callable[[Any, str], Any], Parts | None], ...]
     """`Shapes.families`"""
 
 
@@ -103,14 +72,6 @@ def _rows(here: str, listing: Entries, offset: int) -> Iterator[_Row]:
     below = here + "/"
     for name, kind, after in listing.following(offset):
         yield name.encode("utf-8", "surrogateescape"), kind, inode_number(below + name), after
-
-
-def _owner() -> tuple[int, int]:
-    # root, but in a user namespace that has no root nobody may write to root's files: there the user owns them
-    with open("/proc/self/uid_map", encoding="ascii") as file:
-        if any(line.split()[0] == "0" for line in file):
-            return 0, 0
-    return os.geteuid(), os.getegid()
 
 
 def _is_of_tasks(entry: Entry | None) -> bool:
@@ -170,7 +131,7 @@ class Server:
     def __init__(self, tree: Tree, mountpoint: str, ready: Callable[[], None], options: str) -> None:
         self.tree = tree
         self.ready = ready
-        self.owner = _owner()
+        self.owner = owner()
         self.paths: dict[bytes, tuple[bytes, Entry]] = {}
         self.stats: dict[bytes, bytes] = {}
         self.shapes: dict[type, tuple[Any, Any] | None] = {}
@@ -294,8 +255,8 @@ class Server:
             kept = self.kept[path]
             mode, uid, gid = kept.get("mode", mode), kept.get("uid", uid), kept.get("gid", gid)
             times = kept.get("times", times)
-        head, middle, tail = _parts(mode, nlink, size, rdev, uid, gid)
-        return _pack_stat(head, inode_number(text), middle, *times, tail)
+        head, middle, tail = parts_of(mode, nlink, size, rdev, uid, gid)
+        return pack_stat(head, inode_number(text), middle, *times, tail)
 
     def _keep(self, path: bytes, **what: Any) -> int:
         # kernfs keeps what chmod, chown and utimes set for as long as the object lives
@@ -386,7 +347,7 @@ class Server:
         head, middle, tail = parts
         seconds, rest = divmod(time.time_ns(), 1_000_000_000)
         number = inode_number(f"{directory.path}/{text}")
-        self.stats[path] = _pack_stat(head, number, middle, seconds, rest, seconds, rest, seconds, rest, tail)
+        self.stats[path] = pack_stat(head, number, middle, seconds, rest, seconds, rest, seconds, rest, tail)
         return True
 
     def attributes_of(self, nodeid: int) -> bytes | None:
@@ -405,7 +366,7 @@ class Server:
                 return -errno.ENOENT
         elif opcode == GETATTR and nodeid in self.nodes:
             self.attributes[nodeid] = attributes(said, FOREVER)
-        ctypes.memmove(buf, said, _STAT_SIZE)
+        ctypes.memmove(buf, said, STAT_SIZE)
         return 0
 
     def _looked_up(self, path: bytes, nodeid: int) -> None:
@@ -436,8 +397,8 @@ class Server:
             )
         return self.shapes[cls]
 
-    def _parts(self, shape: Shape | None) -> _Parts | None:
-        return None if shape is None else _parts(shape.mode, shape.nlink, shape.size, 0, *self.owner)
+    def _parts(self, shape: Shape | None) -> Parts | None:
+        return None if shape is None else parts_of(shape.mode, shape.nlink, shape.size, 0, *self.owner)
 
     def fgetattr(self, path: bytes, buf: Any, fip: Any) -> int:
         return self.getattr(path, buf)

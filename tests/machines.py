@@ -23,7 +23,7 @@ from tdxfs.model import (
 )
 from tdxfs.ranges import Range
 from tdxfs.root import Root
-from tdxfs.sysfs.attribute import ALL_TIERS, Tier
+from tdxfs.sysfs.attribute import ALL_TIERS, Directory, Tier
 from tdxfs.tree import Tree
 
 MIXED = Topology(
@@ -73,3 +73,16 @@ def wrote(machine: Tree, path: str, text: str) -> str:
         return errno.errorcode[refusal.errno]
     assert count == len(text), f"{count} of {len(text)} bytes"
     return "ok"
+
+
+def everything(tree):
+    """The whole tree as text, and the machine's own fields."""
+    files = {}
+    for path, entry in tree.walk():
+        if not isinstance(entry, Directory) and entry.mode & 0o444 and not path.startswith("/sys/kernel/debug"):
+            try:
+                files[path] = tree.read(path)
+            except OSError as error:
+                files[path] = error.errno
+    machine = tree.machine
+    return files, machine.blocks, machine.dax, machine.cpus_online, machine.log, machine.uevents, machine.generation

@@ -9,7 +9,8 @@ from strategies import machines
 from tdxfs.errors import Refusal
 from tdxfs.model import PAGE_SIZE, Machine
 from tdxfs.root import Root
-from tdxfs.sysfs.attribute import Attribute, Directory, Tier, documented
+from tdxfs.sysfs.attribute import Attribute, Directory, Tier, documented, ro
+from tdxfs.sysfs.codec import DECIMAL
 from tdxfs.sysfs.node import NODE_MEMINFO
 from tdxfs.tree import Tree
 
@@ -66,3 +67,14 @@ def test_files(machine):
         if declared.codec is not NODE_MEMINFO:
             # its text names the kernel only by which lines there are
             assert declared.codec.show(parsed) == text, path
+
+
+def test_a_name_of_the_machinery_is_refused():
+    """A file whose function would hide a method that every directory has fails when its class is made, with advice."""
+    with pytest.raises(TypeError, match="call it touched_, with a name"):
+
+        class Hides(Directory[None]):
+            @ro(DECIMAL)
+            def touched(self) -> int:
+                """Bytes."""
+                return 0

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 from attrs import evolve
-from machines import MIXED, booted
+from machines import MIXED, booted, everything
 
 from tdxfs.errors import UserError
 from tdxfs.formats.topology import dumps
@@ -16,7 +16,6 @@ from tdxfs.journal import attach, read
 from tdxfs.policy import Hotplug, Policies
 from tdxfs.root import Root
 from tdxfs.server import detach
-from tdxfs.sysfs.attribute import Directory
 from tdxfs.tree import Tree
 
 ALLOW = evolve(MIXED, policies=Policies(hotplug=Hotplug.ALLOW))
@@ -25,19 +24,6 @@ CONFLICTS = "/sys/kernel/mm/tdx/conflicts"
 
 def state(block):
     return f"/sys/devices/system/memory/memory{block}/state"
-
-
-def everything(tree):
-    """The whole tree as text, and the machine's own fields."""
-    files = {}
-    for path, entry in tree.walk():
-        if not isinstance(entry, Directory) and entry.mode & 0o444 and not path.startswith("/sys/kernel/debug"):
-            try:
-                files[path] = tree.read(path)
-            except OSError as error:
-                files[path] = error.errno
-    machine = tree.machine
-    return files, machine.blocks, machine.dax, machine.cpus_online, machine.log, machine.uevents, machine.generation
 
 
 def lived(path):

@@ -1,23 +1,27 @@
 """A machine's life, as hypothesis makes it up: whatever is written, the tree stays one that a kernel could show."""
 
 import re
+import tempfile
 from itertools import pairwise
+from pathlib import Path
 
 from attrs import evolve
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from machines import MIXED, tree, wrote
+from machines import MIXED, everything, tree, wrote
 
 from tdxfs import nodes
 from tdxfs.capability import online_memory
 from tdxfs.counters import free_kib
+from tdxfs.journal import attach
 from tdxfs.model import DERIVED, GIB, KERNELS, MIB, Cpu, DaxDevice, DaxRegion, Driver, MemoryLayout, Provider
 from tdxfs.policy import Policies, axes
 from tdxfs.ranges import Range, Ranges
+from tdxfs.root import Root
 from tdxfs.sysfs.attribute import Link
 from tdxfs.transitions.memory import POLICIES
-from tdxfs.tree import inode_number
+from tdxfs.tree import Tree, inode_number
 from tdxfs.zones import zone_ranges
 
 MEMORY, NODE, CPU = "/sys/devices/system/memory", "/sys/devices/system/node", "/sys/devices/system/cpu"
@@ -47,6 +51,18 @@ class Life(RuleBasedStateMachine):
         layout = evolve(SMALL.memory, auto_online=auto)
         self.tree = tree(evolve(SMALL, kernel=kernel, tdx=SMALL.tdx if tdx else None, memory=layout, policies=policies))
         self.log = self.tree.machine.log
+        self.born = self.tree.machine
+        self.home = tempfile.TemporaryDirectory()
+        attach(self.tree, Path(self.home.name) / "journal")
+
+    def teardown(self):
+        # another tree that is attached to the journal shows the same machine, bit for bit
+        if not hasattr(self, "home"):
+            return
+        with self.home:
+            again = Tree(Root, self.born)
+            attach(again, Path(self.home.name) / "journal")
+            assert everything(self.tree) == everything(again)
 
     @property
     def machine(self):

@@ -15,6 +15,7 @@ from tdxfs.cli.options import DEFAULT, boot_machine, boot_options, json_option, 
 from tdxfs.errors import UserError
 from tdxfs.model import PAGE_SIZE
 from tdxfs.render import rounded, table
+from tdxfs.sysfs.paths import bus
 from tdxfs.values import Emulated, Mounted
 
 ALLOCATED = {
@@ -120,7 +121,8 @@ class Walk:
         return not number
 
     def tell(self, size: int, touched: int, backing: str, policy: str) -> bool:
-        """Play and print; whether the guest lives."""
+        """Play and print; whether the guest lives. UserError if the machine has no such backing."""
+        kind, name = self.backing(backing)
         self.made = self.step("open /dev/kvm, a TD", "create", self.name, self.command)
         if not self.made:
             print("why: TDX is disabled on this machine, or every private KeyID is in use")
@@ -128,7 +130,6 @@ class Walk:
         if policy and not self.step(f"set_mempolicy {policy}", "policy", self.name, f"policy={policy}"):
             print(f"why: {policy} is no policy for a process of this machine")
             return False
-        kind, name = _backing(backing)
         element = f"backing=0-{size:x}:{kind}:0::{name}"
         lived = self.step(
             f"KVM_SET_USER_MEMORY_REGION {rounded(size)} of {backing}",
@@ -139,6 +140,26 @@ class Walk:
             print(f"guest {self.name} lives")
         return lived
 
+    def backing(self, text: str) -> tuple[str, str]:
+        """Kind and object of a backing as the user names it."""
+        if text in ALLOCATED:
+            return ALLOCATED[text], ""
+        if text.startswith("bar:"):
+            kind, name, where = "bar", text.removeprefix("bar:"), f"{bus('pci')}/devices/{text.removeprefix('bar:')}"
+        elif text.startswith("dax"):
+            kind, name, where = "dax", text, f"{bus('dax')}/devices/{text}"
+        else:
+            known = ", ".join(ALLOCATED)
+            raise UserError(f"--backing {text!r}: must be daxX.Y, bar:ADDRESS/resourceN or one of {known}")
+        directory, _, last = where.rpartition("/")
+        try:
+            there = last in self.files.names(directory)
+        except OSError:
+            there = False
+        if not there:
+            raise UserError(f"--backing {text}: the machine has no {where}")
+        return kind, name
+
     def explain(self) -> None:
         """Print the records of the guest."""
         from tdxfs.sysfs.guests import GuestDir
@@ -147,16 +168,6 @@ class Walk:
         found = values(self.files, f"{self.where}/{self.name}", GuestDir)
         if found is not None:
             print_records(found)
-
-
-def _backing(text: str) -> tuple[str, str]:
-    if text in ALLOCATED:
-        return ALLOCATED[text], ""
-    if text.startswith("bar:"):
-        return "bar", text.removeprefix("bar:")
-    if text.startswith("dax"):
-        return "dax", text
-    raise UserError(f"--backing {text!r}: must be daxX.Y, bar:ADDRESS/resourceN or one of {', '.join(ALLOCATED)}")
 
 
 def print_records(found: dict[str, Any]) -> None:

@@ -89,8 +89,8 @@ class SlotDir(Directory[tuple[str, int]]):
         """KVM_MEM_* flags."""
         return self.slot.flags
 
-    @ro(DECIMAL)
-    def touched(self) -> int:
+    @ro(DECIMAL, name="touched")
+    def touched_(self) -> int:
         """Bytes that the guest has."""
         return self.slot.touched.size
 

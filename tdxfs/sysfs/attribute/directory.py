@@ -59,6 +59,10 @@ class Directory(Generic[K]):
         families = list(cls.FAMILIES)
         for name, value in list(vars(cls).items()):
             if isinstance(value, Declared):
+                if hasattr(Directory, name):
+                    raise TypeError(
+                        f"{cls.__name__}.{name} hides Directory.{name}: call it {name}_, with name={name!r}"
+                    )
                 value.adopt(cls, name)
                 if isinstance(value, Family):
                     families.append(cast(Any, value))

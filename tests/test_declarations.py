@@ -71,7 +71,7 @@ def test_files(machine):
 
 def test_a_name_of_the_machinery_is_refused():
     """A file whose function would hide a method that every directory has fails when its class is made, with advice."""
-    with pytest.raises(TypeError, match="call it touched_, with a name"):
+    with pytest.raises(TypeError, match="call it touched_, with name='touched'"):
 
         class Hides(Directory[None]):
             @ro(DECIMAL)

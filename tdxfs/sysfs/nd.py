@@ -6,7 +6,7 @@ What leads to dax devices is here: no DIMMs, labels or other kinds of namespaces
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, TypeVar
 from uuid import NAMESPACE_OID, uuid5
 
 from tdxfs import delta
@@ -19,6 +19,7 @@ from tdxfs.sysfs.dax import DaxDeviceDir, DaxRegionDir
 from tdxfs.sysfs.knob import knob
 from tdxfs.sysfs.power import uevent
 
+K = TypeVar("K")
 Key = tuple[int, int]
 
 
@@ -61,7 +62,24 @@ def fixed(codec: Codec[Any]) -> Callable[[Callable[[Any], Any]], Attribute[Any, 
     return declare
 
 
-class NdDaxDir(Directory[Key]):
+class _NearDir(Directory[K]):
+    # of a region: where its memory is near, and where it would belong
+    @property
+    def region(self) -> DaxRegion:
+        raise NotImplementedError
+
+    @ro(DECIMAL)
+    def numa_node(self) -> int:
+        """The nearest node that is online; -1 if unknown."""
+        return -1 if self.region.numa_node is None else self.region.numa_node
+
+    @ro(DECIMAL)
+    def target_node(self) -> int:
+        """The node its memory would belong to; -1 if there is none."""
+        return -1 if self.region.target_node is None else self.region.target_node
+
+
+class NdDaxDir(_NearDir[Key]):
     """A namespace in devdax mode, or the idle device that waits for one; key: (region id, instance)."""
 
     WHAT = "/sys/bus/nd/devices/dax<region>.<id>"
@@ -105,16 +123,6 @@ class NdDaxDir(Directory[Key]):
     def namespace(self) -> str:
         """The namespace behind it, or nothing."""
         return f"namespace{self.key[0]}.{self.key[1]}" if self.device else ""
-
-    @ro(DECIMAL)
-    def numa_node(self) -> int:
-        """The nearest node that is online; -1 if unknown."""
-        return -1 if self.region.numa_node is None else self.region.numa_node
-
-    @ro(DECIMAL)
-    def target_node(self) -> int:
-        """The node its memory would belong to; -1 if there is none."""
-        return -1 if self.region.target_node is None else self.region.target_node
 
     @ro(HEX, mode=0o400)
     def resource(self) -> int:
@@ -164,7 +172,7 @@ class NdDaxDir(Directory[Key]):
         return (self.key,) if self.device else ()
 
 
-class NdRegionDir(Directory[int]):
+class NdRegionDir(_NearDir[int]):
     """An NVDIMM region; key: region id."""
 
     WHAT = "/sys/bus/nd/devices/region<id>"
@@ -188,16 +196,6 @@ class NdRegionDir(Directory[int]):
     def uevent(self) -> str:
         """Type, driver and modalias."""
         return "DEVTYPE=nd_pmem\nDRIVER=nd_region\nMODALIAS=nd:t2\n"
-
-    @ro(DECIMAL)
-    def numa_node(self) -> int:
-        """The nearest node that is online; -1 if unknown."""
-        return -1 if self.region.numa_node is None else self.region.numa_node
-
-    @ro(DECIMAL)
-    def target_node(self) -> int:
-        """The node its memory would belong to; -1 if there is none."""
-        return -1 if self.region.target_node is None else self.region.target_node
 
     @ro(HEX, mode=0o400)
     def resource(self) -> int:

@@ -32,7 +32,7 @@ from tdxfs.fuse_abi import GETATTR, LOOKUP, Session, attributes, c_stat, caller,
 from tdxfs.kvm import Call, Kvm
 from tdxfs.model import Machine
 from tdxfs.notifier import Notifier
-from tdxfs.stats import STAT_SIZE, Parts, owner, pack_stat, parts_of
+from tdxfs.stats import STAT_SIZE, Parts, now, owner, pack_stat, parts_of
 from tdxfs.sysfs.attribute import Directory, Entry, File, Link, Reader, Shape, fixed
 from tdxfs.sysfs.debug import FAULTS_PATH
 from tdxfs.tree import LAST_OFFSET, Entries, Tree, content, inode_number
@@ -249,8 +249,8 @@ class Server:
         else:
             mode, size, rdev, nlink = entry.mode, entry.size, entry.rdev, 1
         uid, gid = self.owner
-        now = divmod(time.time_ns(), 1_000_000_000)
-        times = (*now, *now, *now)
+        moment = now()
+        times = (*moment, *moment, *moment)
         if path in self.kept:
             kept = self.kept[path]
             mode, uid, gid = kept.get("mode", mode), kept.get("uid", uid), kept.get("gid", gid)
@@ -345,9 +345,9 @@ class Server:
         if parts is None:
             return None
         head, middle, tail = parts
-        seconds, rest = divmod(time.time_ns(), 1_000_000_000)
+        moment = now()
         number = inode_number(f"{directory.path}/{text}")
-        self.stats[path] = pack_stat(head, number, middle, seconds, rest, seconds, rest, seconds, rest, tail)
+        self.stats[path] = pack_stat(head, number, middle, *moment, *moment, *moment, tail)
         return True
 
     def attributes_of(self, nodeid: int) -> bytes | None:
@@ -709,8 +709,8 @@ class Server:
 
     def truncate(self, path: bytes, length: int) -> int:
         # the size stays; O_TRUNC arrives as this, and sets every time to now
-        now = divmod(time.time_ns(), 1_000_000_000)
-        return self._keep(path, times=(*now, *now, *now))
+        moment = now()
+        return self._keep(path, times=(*moment, *moment, *moment))
 
     def ftruncate(self, path: bytes, length: int, fip: Any) -> int:
         return 0
@@ -724,12 +724,12 @@ class Server:
         return self._keep(path, **new)
 
     def utimens(self, path: bytes, buf: Any) -> int:
-        now = divmod(time.time_ns(), 1_000_000_000)
-        times = (*now, *now)
+        moment = now()
+        times = (*moment, *moment)
         if buf:
             both = (buf.contents.actime, buf.contents.modtime)
             times = (both[0].tv_sec, both[0].tv_nsec, both[1].tv_sec, both[1].tv_nsec)
-        return self._keep(path, times=(*times, *now))
+        return self._keep(path, times=(*times, *moment))
 
     def statfs(self, path: bytes, buf: Any) -> int:
         buf.contents.f_bsize = buf.contents.f_frsize = PAGE_SIZE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+import time
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -35,6 +36,11 @@ def parts_of(mode: int, nlink: int, size: int, rdev: int, uid: int, gid: int) ->
     for (form, offset), value in zip(_FIELDS, (mode, nlink, size, rdev, uid, gid, PAGE_SIZE), strict=True):
         form.pack_into(buffer, offset, value)
     return bytes(buffer[:_INO]), bytes(buffer[_INO + _INO_SIZE : _TIMES]), bytes(buffer[_TIMES + _TIMES_SIZE :])
+
+
+def now() -> tuple[int, int]:
+    """Seconds and nanoseconds."""
+    return divmod(time.time_ns(), 1_000_000_000)
 
 
 def owner() -> tuple[int, int]:

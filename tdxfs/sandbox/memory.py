@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tdxfs.caller import Mapped, file_name, parse_maps
 from tdxfs.errors import BadAddress, BadDescriptor, NoProcess
@@ -79,34 +80,32 @@ class Processes:
         """Bytes of a thread's memory; BadAddress if they are not all there."""
         if not size:
             return b""
-        handle = self._memory(tid, os.O_RDONLY)
-        try:
+        with self._memory(tid, os.O_RDONLY, address) as handle:
             data = os.pread(handle, size, address)
-        except (OSError, OverflowError):
-            raise BadAddress(hex(address)) from None
-        finally:
-            os.close(handle)
         if len(data) != size:
             raise BadAddress(hex(address))
         return data
 
     def write(self, tid: int, address: int, data: bytes) -> None:
         """Put bytes into a thread's memory; BadAddress if not all can be there."""
-        handle = self._memory(tid, os.O_WRONLY)
-        try:
+        with self._memory(tid, os.O_WRONLY, address) as handle:
             done = os.pwrite(handle, data, address)
+        if done != len(data):
+            raise BadAddress(hex(address))
+
+    @contextmanager
+    def _memory(self, tid: int, flags: int, address: int) -> Iterator[int]:
+        # a thread's memory, open; what fails with it fails at `address`
+        try:
+            handle = os.open(f"{tid}/mem", flags | os.O_CLOEXEC, dir_fd=self.proc)
+        except OSError:
+            raise NoProcess(f"thread {tid}") from None
+        try:
+            yield handle
         except (OSError, OverflowError):
             raise BadAddress(hex(address)) from None
         finally:
             os.close(handle)
-        if done != len(data):
-            raise BadAddress(hex(address))
-
-    def _memory(self, tid: int, flags: int) -> int:
-        try:
-            return os.open(f"{tid}/mem", flags | os.O_CLOEXEC, dir_fd=self.proc)
-        except OSError:
-            raise NoProcess(f"thread {tid}") from None
 
     def string(self, tid: int, address: int) -> str:
         """A C string of at most a page in a thread's memory."""

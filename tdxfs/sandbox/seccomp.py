@@ -19,7 +19,7 @@ from tdxfs.errors import UserError
 CONTINUE = 1
 """SECCOMP_USER_NOTIF_FLAG_CONTINUE: the kernel answers."""
 
-_RECEIVE, _SEND, _STILL_VALID, _ADD_FD = 0xC0502100, 0xC0182101, 0x40082102, 0x40182103
+_RECEIVE, _SEND, _ADD_FD = 0xC0502100, 0xC0182101, 0x40182103
 _NOTIFICATION = struct.Struct("=QIIiIQ6Q")
 _RESPONSE = struct.Struct("=QqiI")
 _ADDFD = struct.Struct("=QIIII")
@@ -90,15 +90,6 @@ def receive(listener: int) -> Call | None:
         raise
     id, tid, _, nr, _, _, *args = _NOTIFICATION.unpack(buffer)
     return Call(id, tid, nr, tuple(args))
-
-
-def is_waiting(listener: int, call: Call) -> bool:
-    """Whether the thread still waits: what was read of it by its number was its own."""
-    try:
-        fcntl.ioctl(listener, _STILL_VALID, struct.pack("=Q", call.id))
-    except OSError:
-        return False
-    return True
 
 
 def hand(listener: int, call: Call, handed: Handed) -> int:

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from attrs import frozen
 
-from tdxfs.errors import Refusal
 from tdxfs.model import Build, Machine
 from tdxfs.sysfs.attribute.declarations import (
     Attribute,
@@ -247,14 +246,3 @@ def documented(classes: Iterable[DirectoryClass]) -> Iterator[Documented]:
             yield Documented(f"{cls.WHAT}/{declared.label}", declared, cls)
         for family in cls.FAMILIES:
             yield Documented(f"{cls.WHAT}/{family.label}", family, cls)
-
-
-def value_of(directory: Directory[Any], name: str) -> Any:
-    """The JSON value of attribute `name`; None where it is absent or cannot be shown."""
-    attribute = directory.DECLARED.get(name)
-    if not isinstance(attribute, Attribute) or not attribute.there(directory):
-        return None
-    try:
-        return attribute.codec.plain(attribute.show_value(directory))
-    except Refusal:
-        return None

@@ -141,10 +141,6 @@ _notify_poll = _declare(_BLOCKING, "fuse_notify_poll", _INT, _P)
 _pollhandle_destroy = _declare(_QUICK, "fuse_pollhandle_destroy", None, _P)
 
 
-class _Stop(Exception):
-    pass
-
-
 class _Buffer:
     """Where a request is read into."""
 
@@ -195,7 +191,7 @@ class Session:
         self.header = self._own.header
         """Opcode and node number of the request that is being answered."""
         self._postponed: deque[bytes] = deque()
-        self._waiting = self._stopped = False
+        self._stopped = False
 
     def serve(self) -> None:
         """Answer requests until the mount is gone, or SIGTERM, SIGINT or SIGHUP comes; then unmount."""
@@ -206,11 +202,14 @@ class Session:
         os.set_blocking(descriptor, False)
         asleep = select.poll()
         asleep.register(descriptor, select.POLLIN)
+        # whichever thread a signal comes to, and whenever: it is in this pipe for good, so nobody goes to sleep again
+        woken, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
+        asleep.register(woken, select.POLLIN)
         patience = LOOKS if len(os.sched_getaffinity(0)) > 1 else 0
         looks = 0
         try:
             while not self._stopped:
-                self._waiting = True
                 try:
                     size = readv(descriptor, into)
                 except BlockingIOError:
@@ -225,15 +224,11 @@ class Session:
                     if error.errno == errno.ENODEV:
                         break
                     raise
-                self._waiting = False
                 looks = 0
                 answer(own, size)
                 while postponed:
                     answer(own, own.fill(postponed.popleft()))
-        except _Stop:
-            pass
         finally:
-            self._waiting = False
             # a copy in another mount namespace can outlive the mount: then there is nothing left to unmount here
             if is_mounted(Path(os.fsdecode(ctypes.string_at(self._mountpoint.value or 0)))):
                 _teardown(self._fuse, self._mountpoint)
@@ -305,10 +300,7 @@ class Session:
             self._answer(self._other, size)
 
     def _on_signal(self, *_: Any) -> None:
-        # while a request is answered the loop ends after it, otherwise at once
         self._stopped = True
-        if self._waiting:
-            raise _Stop
 
     def forget_name(self, directory: int, name: bytes) -> int:
         """The kernel looks `name` up anew in a directory; a negative errno where it did not know it. Blocks."""

@@ -1,8 +1,8 @@
 """libfuse 2.9 beyond what fusepy declares: the operations after `bmap`, the loop that serves a mount, notifications.
 
 fusepy hands the whole life of a mount to ``fuse_main``. A server that tells the kernel what it must forget needs to
-know under which number the kernel knows a directory, and only the request itself says that: the loop here is libfuse's
-own (``fuse_session_loop``), with the request left readable while it is answered.
+number the kernel's nodes itself, and the requests that come all the time are answered fastest where they are read:
+the loop here is libfuse's own (``fuse_session_loop``), which keeps those from libfuse and gives it the others.
 """
 
 from __future__ import annotations
@@ -12,77 +12,59 @@ import errno
 import os
 import select
 import signal
-import struct
+import stat
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from tdxfs import fuse_wire as wire
 from tdxfs.server import LIBFUSE, is_mounted  # before fuse: it says which libfuse
 
 import fuse  # isort: skip
 
-c_stat = fuse.c_stat
-LOOKUP = 1
-"""Opcode of a request that becomes a `getattr` call of a name; others are of what the kernel has."""
-ROOT_NODEID = 1
 POLL_SCHEDULE_NOTIFY = 1
 LOOKS = 30
 """How often to look for the next request before going to sleep: to be woken takes longer than most of them."""
 
-_HEADER = struct.Struct("=4xI8xQ")
-"""``struct fuse_in_header``: opcode and node number."""
-GETATTR, _OPEN, _READ, _WRITE, _RELEASE, _DESTROY, _IOCTL = 3, 14, 15, 16, 18, 38, 39
-_NOT_PERMITTED = frozenset({10, 11, 12, 45})
-"""UNLINK, RMDIR, RENAME, RENAME2: libfuse would wait until nobody else uses the name."""
-_unpack_read = struct.Struct("=40xQQI").unpack_from
-"""``struct fuse_read_in`` after the header: handle, offset, size; those that end a handle begin like it."""
-_unpack_open = struct.Struct("=16xQ16xI").unpack_from
-"""Node number, and the flags of ``struct fuse_open_in``."""
-_unpack_number = struct.Struct("=8xQ").unpack_from
-_pack_reply = struct.Struct("=IiQ").pack
-"""``struct fuse_out_header``, 16 bytes: length with the data, negative errno, number of the request."""
-_pack_opened = struct.Struct("=QI4x").pack
-"""``struct fuse_open_out``: handle, flags."""
-_FOPEN_DIRECT_IO = 1
-_NAME = 40
-"""Where a request's name begins."""
-_ATTRIBUTES = struct.Struct("=Q8x6Q10I")
-"""``struct fuse_attr_out``: seconds that it holds, then what `c_stat` has."""
 
+class Filesystem(Protocol):
+    """
+    Answers to the requests that come all the time; a negative errno instead of what is described, or an exception.
+    What the others are about libfuse asks of its handlers: those find its node in `Session.nodeid`, whatever the path.
+    """
 
-def missing(seconds: int) -> bytes:
-    """``struct fuse_entry_out`` of a name that is not there, for so long."""
-    return struct.pack("=16xQ104x", seconds)
+    def look_up(self, nodeid: int, name: bytes) -> bytes:
+        """``struct fuse_entry_out`` of a name in a directory."""
 
+    def forget(self, nodeid: int, lookups: int) -> None:
+        """The kernel has forgotten so many answers about a node."""
 
-def attributes(said: bytes, seconds: int) -> bytes:
-    """``struct fuse_attr_out`` of a `c_stat` without a device number, to be held for so long."""
-    of = c_stat.from_buffer_copy(said)
-    times = (of.st_atimespec, of.st_mtimespec, of.st_ctimespec)
-    return _ATTRIBUTES.pack(
-        seconds, of.st_ino, of.st_size, 0, *(time.tv_sec for time in times), *(time.tv_nsec for time in times),
-        of.st_mode, of.st_nlink, of.st_uid, of.st_gid, 0, of.st_blksize, 0,
-    )  # fmt: skip
+    def attributes_of(self, nodeid: int) -> bytes:
+        """``struct fuse_attr_out``."""
 
+    def change_attributes(self, nodeid: int, change: wire.Change) -> bytes:
+        """``struct fuse_attr_out`` afterwards."""
 
-class Direct(Protocol):
-    """Answers to requests for which no path need be made; negative errno, or None: libfuse is to answer."""
+    def target_of(self, nodeid: int) -> bytes:
+        """The text of a link."""
+
+    def open(self, nodeid: int, flags: int) -> bytes | int:
+        """``struct fuse_open_out``."""
+
+    def open_directory(self, nodeid: int) -> bytes | int:
+        """``struct fuse_open_out``."""
 
     def read(self, handle: int, size: int, offset: int) -> bytes | int: ...
 
-    def open_again(self, nodeid: int, flags: int) -> int | None:
-        """A handle."""
+    def list(self, handle: int, size: int, offset: int, plus: bool) -> bytes:
+        """``struct fuse_dirent`` of the entries that follow an offset, with `plus` ``struct fuse_direntplus``."""
 
-    def release_handle(self, handle: int) -> int: ...
+    def release(self, handle: int) -> None: ...
 
-    def attributes_of(self, nodeid: int) -> bytes | None:
-        """As `attributes` makes them."""
-
-    def look_for(self, nodeid: int, name: bytes) -> bytes | None:
-        """As `missing` makes it."""
+    def failed(self) -> int:
+        """The negative errno that stands for the exception being handled."""
 
 
 class Operations(fuse.fuse_operations):  # type: ignore[misc]
@@ -147,7 +129,6 @@ class _Buffer:
     def __init__(self, size: int) -> None:
         self.data = bytearray(size)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.data))
-        self.header = partial(_HEADER.unpack_from, self.data)
 
     def fill(self, request: bytes) -> int:
         self.data[: len(request)] = request
@@ -160,10 +141,10 @@ class Session:
     def __init__(
         self,
         handlers: Mapping[str, Callable[..., int]],
-        direct: Direct,
+        filesystem: Filesystem,
         arguments: Iterable[str],
     ) -> None:
-        self._direct = direct
+        self._filesystem = filesystem
         self._operations = Operations()
         types = prototypes()
         # ctypes itself keeps only one of a base's and a subclass's first field alive
@@ -188,8 +169,8 @@ class Session:
         self._channel = _next_chan(self._session, None)
         self._descriptor = _chan_fd(self._channel)
         self._own, self._other = (_Buffer(_chan_bufsize(self._channel)) for _ in range(2))
-        self.header = self._own.header
-        """Opcode and node number of the request that is being answered."""
+        self.nodeid = wire.ROOT_NODEID
+        """The node that the request which libfuse has is about."""
         self._postponed: deque[bytes] = deque()
         self._stopped = False
 
@@ -235,34 +216,82 @@ class Session:
 
     def _answer(self, request: _Buffer, size: int) -> None:
         data = request.data
-        opcode, direct = data[4], self._direct
-        said: bytes | int | None
-        if opcode == _READ:
-            handle, offset, length = _unpack_read(data)
-            said = direct.read(handle, length, offset)
-        elif opcode == LOOKUP:
-            said = direct.look_for(_HEADER.unpack_from(data)[1], bytes(data[_NAME : size - 1]))
-        elif opcode == _OPEN:
-            said = direct.open_again(*_unpack_open(data))
-            if said is not None and said >= 0:
-                said = _pack_opened(said, _FOPEN_DIRECT_IO)
-        elif opcode == _RELEASE:
-            said = direct.release_handle(_unpack_read(data)[0])
-        elif opcode == GETATTR:
-            said = direct.attributes_of(_HEADER.unpack_from(data)[1])
-        else:
-            said = -errno.EPERM if opcode in _NOT_PERMITTED else None
+        number = wire.unpack_number(data)[0]
+        try:
+            said = self._said(data, size)
+        except BaseException:
+            said = self._filesystem.failed()
         if said is None:
-            _process(self._session, request.address, size, self._channel)
+            self._pass_on(request, size)
             return
-        number = _unpack_number(data)[0]
-        reply = (
-            _pack_reply(16, said, number) if isinstance(said, int) else _pack_reply(16 + len(said), 0, number) + said
-        )
+        if isinstance(said, int):
+            reply = wire.pack_reply(16, said, number)
+        else:
+            reply = wire.pack_reply(16 + len(said), 0, number) + said
         try:  # noqa: SIM105  contextlib.suppress() costs more
             os.write(self._descriptor, reply)
         except FileNotFoundError:  # the caller was interrupted meanwhile
             pass
+
+    def _said(self, data: bytearray, size: int) -> bytes | int | None:
+        # the answer, a negative errno or 0; None: libfuse is to answer, or nobody
+        opcode, filesystem = data[4], self._filesystem
+        if opcode == wire.READ:
+            handle, offset, length = wire.unpack_read(data)
+            return filesystem.read(handle, length, offset)
+        if opcode == wire.LOOKUP:
+            return filesystem.look_up(wire.unpack_nodeid(data)[0], bytes(data[wire.BODY : size - 1]))
+        if opcode == wire.OPEN:
+            return filesystem.open(*wire.unpack_open(data))
+        if opcode in (wire.RELEASE, wire.RELEASEDIR):
+            filesystem.release(wire.unpack_read(data)[0])
+            return 0
+        if opcode == wire.GETATTR:
+            return filesystem.attributes_of(wire.unpack_nodeid(data)[0])
+        if opcode in (wire.READDIR, wire.READDIRPLUS):
+            handle, offset, length = wire.unpack_read(data)
+            return filesystem.list(handle, length, offset, opcode == wire.READDIRPLUS)
+        if opcode == wire.OPENDIR:
+            return filesystem.open_directory(wire.unpack_nodeid(data)[0])
+        if opcode == wire.READLINK:
+            return filesystem.target_of(wire.unpack_nodeid(data)[0])
+        if opcode == wire.SETATTR:
+            return filesystem.change_attributes(wire.unpack_nodeid(data)[0], wire.change(data))
+        if opcode == wire.MKNOD:
+            return -errno.EACCES if stat.S_ISREG(wire.unpack_mode(data)[0]) else -errno.EPERM
+        if opcode == wire.IOCTL and data[wire.BODY + 8] & wire.IOCTL_DIR:
+            return -errno.ENOTTY
+        return wire.REFUSED.get(opcode)
+
+    def _pass_on(self, request: _Buffer, size: int) -> None:
+        # libfuse decodes the request and encodes the answer, but it knows no node except the root
+        data = request.data
+        opcode = data[4]
+        if opcode in (wire.FORGET, wire.BATCH_FORGET):
+            for nodeid, lookups in wire.forgotten(data):
+                self._filesystem.forget(nodeid, lookups)
+        elif opcode == wire.INIT:
+            self._greet(request, size)
+        else:
+            self.nodeid = wire.unpack_nodeid(data)[0]
+            if self.nodeid:
+                data[wire.NODEID] = wire.ROOT
+            _process(self._session, request.address, size, self._channel)
+
+    def _greet(self, request: _Buffer, size: int) -> None:
+        # libfuse's own answer goes into a pipe instead, to be completed
+        device = os.dup(self._descriptor)
+        said, says = os.pipe2(os.O_CLOEXEC)
+        os.dup2(says, self._descriptor)
+        try:
+            _process(self._session, request.address, size, self._channel)
+        finally:
+            os.dup2(device, self._descriptor, inheritable=False)
+            os.close(device)
+            os.close(says)
+        with os.fdopen(said, "rb") as pipe:
+            reply = pipe.read()
+        os.write(self._descriptor, wire.with_readdirplus(request.data, reply))
 
     def answer_others(self, done: Callable[[], bool], bell: int, patience: float) -> bool:
         """
@@ -273,7 +302,7 @@ class Session:
         waiting.register(self._descriptor, select.POLLIN)
         waiting.register(bell, select.POLLIN)
         end = time.monotonic() + patience
-        self.header = self._other.header
+        nodeid = self.nodeid
         try:
             while not done():
                 ready = waiting.poll(max(end - time.monotonic(), 0) * 1000)
@@ -285,7 +314,7 @@ class Session:
                     os.eventfd_read(bell)
             return True
         finally:
-            self.header = self._own.header
+            self.nodeid = nodeid
 
     def _answer_one(self) -> None:
         try:
@@ -294,7 +323,7 @@ class Session:
             if error.errno in (errno.ENOENT, errno.EAGAIN):
                 return
             raise
-        if self._other.data[4] in (_WRITE, _IOCTL, _DESTROY):
+        if self._other.data[4] in (wire.WRITE, wire.IOCTL, wire.DESTROY):
             self._postponed.append(bytes(self._other.data[:size]))
         else:
             self._answer(self._other, size)

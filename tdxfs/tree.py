@@ -73,7 +73,7 @@ def stat_of(entry: Entry) -> Stat:
     return Stat(entry.mode, entry.size, entry.rdev)
 
 
-@frozen
+@frozen(eq=False)
 class Entries:
     """
     A directory as getdents sees it: sorted by hash; `offsets` are the entries' own hashes, one more where
@@ -197,13 +197,14 @@ class Tree:
 
     def _forget_knobs(self) -> None:
         # what was written to files of objects that are gone is not there when their like comes
-        gone = [path for path in self._machine.knobs if not self._has(path)]
+        gone = [path for path in self._machine.knobs if not self.has(path)]
         knobs = self._machine.knobs
         for path in gone:
             knobs = knobs.delete(path)
         self._machine = changed(self._machine, knobs=knobs) if gone else self._machine
 
-    def _has(self, path: str) -> bool:
+    def has(self, path: str) -> bool:
+        """Whether there is something at an absolute path."""
         try:
             self.lookup(path)
         except (NoEntry, NotADirectory):

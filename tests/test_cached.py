@@ -5,10 +5,11 @@ from attrs import evolve
 from machines import MIXED, booted
 
 from tdxfs.cached import Cached
+from tdxfs.inodes import Inodes
 from tdxfs.model import DERIVED, GIB, Block, Driver, Zone
 from tdxfs.ranges import Range
 from tdxfs.root import Root
-from tdxfs.sysfs.attribute import ALL_TIERS, Directory, fixed
+from tdxfs.sysfs.attribute import ALL_TIERS, Directory
 from tdxfs.tree import Tree, stat_of
 
 OFFLINE = Block(nodes=(2,), online=False, zone=Zone.NORMAL)
@@ -61,6 +62,18 @@ def seen(tree):
     }
 
 
+def known(tree):
+    """The inodes of a kernel that has looked up every name, and one that is not there in every directory."""
+    inodes = Inodes(tree)
+    for path, entry in tree.walk():
+        directory, _, name = path.rpartition("/")
+        if name:
+            inodes.look_up(inodes.at(directory).nodeid, name.encode())
+        if isinstance(entry, Directory):
+            inodes.look_up(inodes.at(path.rstrip("/")).nodeid, b"absent")
+    return inodes
+
+
 @pytest.mark.parametrize("backwards", [False, True], ids=["forth", "back"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_all_that_differs_is_forgotten_and_nothing_else(change, backwards):
@@ -69,23 +82,18 @@ def test_all_that_differs_is_forgotten_and_nothing_else(change, backwards):
     machines = [old, CHANGES[change](old)]
     before, after = (Tree(Root, machine) for machine in (reversed(machines) if backwards else machines))
     was, now = seen(before), seen(after)
-    cached = Cached(ALL_TIERS)
-    numbers = {}
-    for path, entry in before.walk():
-        if isinstance(entry, Directory) and not fixed(type(entry)) and not path.startswith(FLEETING):
-            number = numbers[path.rstrip("/")] = len(numbers) + 1
-            cached.looked_up(path.rstrip("/").encode(), number, b"", type(entry))
+    inodes = known(before)
 
-    stale = cached.change(before.root, after.root)
+    stale = Cached(inodes, ALL_TIERS).change(before.root, after.root)
 
-    paths = {number: path for path, number in numbers.items()}
-    told = {f"{paths[number]}/{name.decode()}" for number, name in stale.names}
-    told |= {paths[number] for number in stale.attributes}
+    told = {f"{inodes[number].path}/{name.decode()}" for number, name in stale.names}
+    told |= {inodes[number].path for number in stale.attributes}
+    told = {path for path in told if not path.startswith(FLEETING)}
     differing = {path for path in was.keys() | now.keys() if was.get(path) != now.get(path)}
     lost = was.keys() - now.keys()
-    uppermost = {path for path in differing if path.rpartition("/")[0] in numbers and path.rpartition("/")[0] in now}
+    uppermost = {path for path in differing if path.rpartition("/")[0] in was and path.rpartition("/")[0] in now}
 
-    assert uppermost == told - {FLEETING}
+    assert uppermost == told
     assert {path for path in lost if path.rpartition("/")[0] not in lost} == stale.gone
 
 
@@ -105,8 +113,9 @@ def test_a_machine_inherits_what_its_fields_share(change):
 def test_a_fleeting_directory_is_forgotten_whole_and_only_once():
     """Of a directory that is too dear to compare, the kernel forgets the names it has looked up since the last time."""
     tree = Tree(Root, booted(MIXED))
-    cached = Cached(ALL_TIERS)
-    cached.looked_up(FLEETING.encode(), 9, b"conflict1", type(tree.lookup(FLEETING)))
+    inodes = known(tree)
+    names = {b"absent", *(name.encode() for name in tree.list(FLEETING).names)}
+    cached = Cached(inodes, ALL_TIERS)
 
-    assert [(9, b"conflict1")] == cached.change(tree.root, tree.root).names
+    assert {(inodes.at(FLEETING).nodeid, name) for name in names} == set(cached.change(tree.root, tree.root).names)
     assert [] == cached.change(tree.root, tree.root).names

@@ -1,0 +1,335 @@
+"""What the kernel knows of a mounted tree: the names that it has looked up, by the numbers that it got for them.
+
+A name is looked up without making its entry where every directory of a class says the same of it (`Shapes`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define
+
+from tdxfs import fuse_wire as wire
+from tdxfs.errors import NoEntry
+from tdxfs.fuse_wire import Parts, parts_of
+from tdxfs.sysfs.attribute import Directory, Entry, File, Shape
+from tdxfs.tree import Tree, inode_number
+
+_NOWHERE: tuple[None, Callable[[Any], bool]] = (None, lambda _: False)
+
+
+class Inode:
+    """
+    A path that the kernel has a number for. What is remembered of it holds while its `stamp` is the table's; of what
+    passes (a change of the machine's tasks makes it another thing) it never does.
+    """
+
+    __slots__ = ("entry", "lookups", "names", "nodeid", "passing", "path", "place", "said", "stamp")
+
+    def __init__(self, path: str, nodeid: int) -> None:
+        self.path = path
+        """Empty: the root."""
+        self.nodeid = nodeid
+        self.lookups = 0
+        """Answers about it that the kernel has not forgotten."""
+        self.stamp = -1
+        self.said = b""
+        """``struct fuse_entry_out`` as it was last said; goes on to be said when the object is gone."""
+        self.entry: Entry | None = None
+        self.passing = False
+        self.place: Place | None = None
+        """None: the kernel knows no name in it."""
+        self.names: set[bytes] | None = None
+        """The names looked up in a fleeting directory since the last change."""
+
+
+@define(eq=False)
+class Place:
+    """A directory that names are looked up in."""
+
+    stamp: int
+    below: str
+    """Its path and a slash."""
+    directory: Directory[Any] | None
+    """None: it is gone."""
+    declared: dict[str, tuple[Parts | None, Callable[[Any], bool]]]
+    families: tuple[tuple[Callable[[Any, str], Any], Parts | None], ...]
+    """Both as `Shapes` has them."""
+    quick: bool
+    """Whether these say which names there are."""
+    lists: bool
+    """Whether a listing may tell the kernel its names."""
+
+
+class Inodes:
+    """The table of a mount's inodes."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._owner = owner()
+        self._nodes = {wire.ROOT_NODEID: Inode("", wire.ROOT_NODEID)}
+        self._directories: dict[str, Directory[Any]] = {}
+        self._shapes: dict[type, tuple[Any, Any] | None] = {}
+        self._kept: dict[str, dict[str, Any]] = {}
+        self._seen = tree.generation
+        self.stamp = 0
+        """Goes up when what is remembered of the tree holds no more."""
+        self.vanished: frozenset[str] = frozenset()
+        """Paths that a fault has taken away: nothing at them or below is found."""
+
+    def __getitem__(self, nodeid: int) -> Inode:
+        """The inode that the kernel has a number for."""
+        return self._nodes[nodeid]
+
+    def at(self, path: str) -> Inode | None:
+        """The inode of a path; None if the kernel does not know it."""
+        return self._nodes.get(_number(path))
+
+    def catch_up(self) -> None:
+        """Forget what was true of another machine."""
+        if self._seen != self._tree.generation:
+            self._seen = self._tree.generation
+            self.forget_all()
+
+    def forget_all(self) -> None:
+        """Ask the tree anew."""
+        self.stamp += 1
+        self._directories.clear()
+        self._shapes.clear()
+
+    def forget(self, nodeid: int, lookups: int) -> None:
+        """The kernel has forgotten so many answers about an inode."""
+        inode = self._nodes[nodeid]
+        inode.lookups -= lookups
+        if inode.lookups <= 0 and nodeid != wire.ROOT_NODEID:
+            del self._nodes[nodeid]
+
+    # --- names --------------------------------------------------------------------------
+
+    def look_up(self, nodeid: int, name: bytes) -> bytes:
+        """``struct fuse_entry_out`` of a name in a directory."""
+        parent = self._nodes[nodeid]
+        place = parent.place
+        if place is None or place.stamp != self.stamp or self._seen != self._tree.generation:
+            place = self.enter(parent)
+        if parent.names is not None:
+            parent.names.add(name)
+        return self.find(place, wire.decoded(name), *wire.now()) or wire.MISSING
+
+    def enter(self, inode: Inode) -> Place:
+        """A directory, to look names up in: from now on the kernel knows names in it."""
+        self.catch_up()
+        place = inode.place
+        if place is None or place.stamp != self.stamp:
+            # before the tree is asked: a change that comes between is told to the kernel after this answer
+            place = inode.place = Place(self.stamp, f"{inode.path}/", None, {}, (), False, False)
+            directory = place.directory = None if self._is_vanished(inode.path) else self._directory(inode.path)
+            if directory is None or directory.OF_TASKS or self.vanished:
+                return place
+            if directory.FLEETING:
+                inode.names = inode.names or set()
+                return place
+            place.lists = True
+            shapes = self._shapes_of(directory)
+            if shapes is not None:
+                place.declared, place.families = shapes
+                place.quick = True
+        return place
+
+    def find(self, place: Place, name: str, seconds: int, nanoseconds: int) -> bytes | None:
+        """``struct fuse_entry_out`` of a name looked up at a time, for the kernel to know it; None: there is none."""
+        path = place.below + name
+        number = _number(path)
+        inode = self._nodes.get(number)
+        if inode is not None and inode.stamp == self.stamp:
+            inode.lookups += 1
+            return inode.said
+        parts: Parts | None = None
+        if place.quick:
+            parts, there = place.declared.get(name, _NOWHERE)
+            if not there(place.directory):
+                for key_of, shape in place.families:
+                    if key_of(place.directory, name) is not None:
+                        parts = shape
+                        break
+                else:
+                    return None
+        entry: Entry | None = None
+        stamp = self.stamp
+        if parts is None or path in self._kept:
+            try:
+                entry, passing = self._entry(path)
+            except NoEntry:
+                return None
+            parts = self._parts(path, entry)
+            stamp = -1 if passing else stamp
+        if inode is None:
+            inode = self._nodes[number] = Inode(path, number)
+        inode.lookups += 1
+        inode.stamp, inode.entry, inode.passing = stamp, entry, stamp < 0
+        if inode.said:
+            said = wire.again(inode.said, parts)
+        else:
+            said = wire.entry(number, inode_number(path), parts, seconds, nanoseconds)
+        inode.said = said if not self._kept else self._at_kept_times(path, said)
+        return inode.said
+
+    # --- what stat(2) says ----------------------------------------------------------------
+
+    def attributes_of(self, nodeid: int) -> bytes:
+        """``struct fuse_attr_out``; of what is gone, what it said last."""
+        inode = self._nodes[nodeid]
+        if inode.stamp != self.stamp or self._seen != self._tree.generation:
+            self.entry(inode)
+        return wire.attributes(inode.said)
+
+    def change_attributes(self, nodeid: int, change: wire.Change) -> bytes:
+        """chmod, chown, utimes and truncate: kernfs keeps what they set for as long as the object lives."""
+        inode = self._nodes[nodeid]
+        self.entry(inode)
+        kept = self._kept.setdefault(inode.path, {})
+        new = {"mode": change.mode, "uid": change.uid, "gid": change.gid}
+        kept |= {name: value for name, value in new.items() if value is not None}
+        moment = wire.now()
+        if change.truncates:
+            kept["times"] = (*moment, *moment, *moment)
+        elif change.atime is not None or change.mtime is not None:
+            atime, mtime, _ = wire.times(inode.said)
+            kept["times"] = (*(change.atime or atime), *(change.mtime or mtime), *moment)
+        self._say(inode, self.entry(inode))
+        return wire.attributes(inode.said)
+
+    def mode_of(self, inode: Inode, file: File) -> int:
+        """The mode of a file, chmod(2) counted."""
+        return int(self._kept[inode.path].get("mode", file.mode)) if inode.path in self._kept else file.mode
+
+    def drop_kept(self) -> None:
+        """Forget what was kept of objects that are no more."""
+        for path in [path for path in self._kept if not self._tree.has(path)]:
+            del self._kept[path]
+
+    def _say(self, inode: Inode, entry: Entry | None) -> None:
+        if entry is not None:
+            parts = self._parts(inode.path, entry)
+            if inode.said:
+                said = wire.again(inode.said, parts)
+            else:
+                said = wire.entry(inode.nodeid, inode_number(inode.path or "/"), parts, *wire.now())
+            inode.said = self._at_kept_times(inode.path, said)
+
+    def _at_kept_times(self, path: str, said: bytes) -> bytes:
+        times = self._kept[path].get("times") if path in self._kept else None
+        return said if times is None else wire.at_times(said, times)
+
+    def _parts(self, path: str, entry: Entry) -> Parts:
+        if isinstance(entry, Directory):
+            mode, size, rdev, nlink = entry.MODE, 0, 0, entry.nlink(self._tree.tiers)
+        else:
+            mode, size, rdev, nlink = entry.mode, entry.size, entry.rdev, entry.nlink
+        uid, gid = self._owner
+        kept = self._kept.get(path)
+        if kept is not None:
+            mode = mode & ~0o7777 | kept.get("mode", mode) & 0o7777
+            uid, gid = kept.get("uid", uid), kept.get("gid", gid)
+        return parts_of(mode, nlink, size, rdev, uid, gid)
+
+    # --- entries --------------------------------------------------------------------------
+
+    def entry(self, inode: Inode) -> Entry | None:
+        """What is at an inode's path now, or None; what stat(2) says of it is up to date then."""
+        self.catch_up()
+        if inode.stamp == self.stamp and inode.entry is not None:
+            return inode.entry
+        try:
+            entry, inode.passing = self._entry(inode.path)
+        except NoEntry:
+            return None
+        if inode.stamp != self.stamp:
+            self._say(inode, entry)
+        if not inode.passing:
+            inode.stamp, inode.entry = self.stamp, entry
+        return entry
+
+    def _entry(self, path: str) -> tuple[Entry, bool]:
+        # the entry at a path, and whether it passes
+        if self._is_vanished(path):
+            raise NoEntry(path)
+        if not path:
+            return self._tree.root, False
+        above, _, name = path.rpartition("/")
+        directory = self._directories.get(above) or self._directory(above)
+        if directory is None:
+            raise NoEntry(path)
+        entry = directory.lookup(name, self._tree.tiers)
+        passing = type(directory).OF_TASKS or _is_of_tasks(entry)
+        if passing and directory.machine is not self._tree.machine:
+            now = type(directory)(directory.path, self._tree.machine, directory.key)
+            entry = now.lookup(name, self._tree.tiers)
+        if entry is None:
+            raise NoEntry(path)
+        return entry, passing
+
+    def _directory(self, path: str) -> Directory[Any] | None:
+        found = self._directories.get(path)
+        if found is None:
+            try:
+                entry, passing = self._entry(path)
+            except NoEntry:
+                return None
+            if not isinstance(entry, Directory):
+                return None
+            found = entry
+            if not passing:
+                self._directories[path] = entry
+        return found
+
+    def _is_vanished(self, path: str) -> bool:
+        return bool(self.vanished) and not self.vanished.isdisjoint(upwards(path))
+
+    def _shapes_of(self, directory: Directory[Any]) -> tuple[Any, Any] | None:
+        cls = type(directory)
+        if cls not in self._shapes:
+            shapes = directory.shapes(self._tree.tiers)
+            self._shapes[cls] = (
+                None
+                if shapes is None
+                else (
+                    {name: (self._parts_of_shape(shape), there) for name, (shape, there) in shapes.declared.items()},
+                    tuple((find, self._parts_of_shape(shape)) for find, shape in shapes.families),
+                )
+            )
+        return self._shapes[cls]
+
+    def _parts_of_shape(self, shape: Shape | None) -> Parts | None:
+        return None if shape is None else parts_of(shape.mode, shape.nlink, shape.size, 0, *self._owner)
+
+
+def _number(path: str) -> int:
+    # 64 bits: of ten million paths two share one with a chance of 1 in 200,000
+    return hash(path) & 0xFFFFFFFFFFFFFFFF | 2 if path else wire.ROOT_NODEID
+
+
+def _is_of_tasks(entry: Entry | None) -> bool:
+    return type(entry).OF_TASKS if isinstance(entry, Directory) else isinstance(entry, File) and entry.sampled
+
+
+def upwards(path: str) -> set[str]:
+    """A path and every directory above it, but for the root."""
+    found = set()
+    while path:
+        found.add(path)
+        path = path.rpartition("/")[0]
+    return found
+
+
+def owner() -> tuple[int, int]:
+    """
+    Uid and gid of every file: root, but in a user namespace that has no root nobody may write to root's files, so
+    there the user owns them.
+    """
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        if any(line.split()[0] == "0" for line in file):
+            return 0, 0
+    return os.geteuid(), os.getegid()

@@ -1,0 +1,230 @@
+"""Open descriptions of a mount: what each reads, and how it waits."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import tempfile
+from typing import IO
+
+from tdxfs.descriptors import Descriptor
+from tdxfs.failures import Failures
+from tdxfs.fuse_abi import drop, wake
+from tdxfs.inodes import Inode, Inodes, upwards
+from tdxfs.model import Machine
+from tdxfs.sysfs.attribute import Directory, Entry, File, Reader
+from tdxfs.tree import Tree, content
+
+READABLE = select.POLLIN | select.POLLRDNORM
+
+
+class Opened:
+    """One open description; `file` is None of a directory and of an object that is gone."""
+
+    # what few of them have
+    gone = False
+    unseen = True
+    """Whether there has been an event since the last read."""
+    waiter: int | None = None
+    """Who waits for one."""
+    memory: IO[bytes] | None = None
+    """What a device file that can be written holds."""
+    kvm: Descriptor | None = None
+    at = 0
+    """The next record."""
+    data: bytes | None = None
+    """The text that it reads."""
+
+    def __init__(self, inode: Inode, file: File | None, stamp: int, told: int, flags: int) -> None:
+        self.inode = inode
+        self.file = file
+        self.plain = file is not None and file.reader is Reader.TEXT and not file.sampled
+        self.stamp = stamp
+        self.told = told
+        self.nonblocking = bool(flags & os.O_NONBLOCK)
+
+
+class Descriptions:
+    """The open descriptions of a mount, by the handles that the kernel has of them."""
+
+    def __init__(self, tree: Tree, inodes: Inodes, failures: Failures) -> None:
+        self._tree = tree
+        self._inodes = inodes
+        self.failures = failures
+        self._opened: dict[int, Opened] = {}
+        self._last = 0
+        self._texts: dict[File, bytes] = {}
+        self._stamp = 0
+        self._memories: dict[str, IO[bytes]] = {}
+
+    def __getitem__(self, handle: int) -> Opened:
+        return self._opened[handle]
+
+    def add(self, opened: Opened) -> int:
+        """Its handle."""
+        handle = self._last = self._last + 1
+        self._opened[handle] = opened
+        return handle
+
+    def open(self, inode: Inode, flags: int) -> Opened | int:
+        """open(2) of a file: its description, or a negative errno."""
+        file = self._inodes.entry(inode)
+        if file is None:
+            return -errno.ENOENT
+        assert isinstance(file, File)
+        mode = self._inodes.mode_of(inode, file)
+        access = flags & 3
+        # a file without the bit cannot be opened so even by root (KERNFS_ROOT_EXTRA_OPEN_PERM_CHECK)
+        if (access in (0, 2) and not mode & 0o444) or (access in (1, 2) and not mode & 0o222):
+            return -errno.EACCES
+        if flags & os.O_DIRECT:
+            return -errno.EINVAL
+        if file.may_open is not None:
+            file.may_open()
+        if self.failures:
+            self.failures.meet("open", inode.path)
+        opened = Opened(inode, file, self._inodes.stamp, self._tree.told, flags)
+        if file.records is not None:
+            opened.at = file.records().first
+        if file.reader is Reader.KVM:
+            opened.kvm = Descriptor()
+        elif file.reader is Reader.MEMORY and access == os.O_RDWR:
+            opened.memory = self._memory(inode.path)
+        return opened
+
+    def close(self, handle: int) -> Opened:
+        """The end of a description."""
+        opened = self._opened.pop(handle)
+        if opened.waiter is not None:
+            drop(opened.waiter)
+        return opened
+
+    def _memory(self, path: str) -> IO[bytes]:
+        # what was written to a device, for as long as the mount
+        if path not in self._memories:
+            self._memories[path] = tempfile.TemporaryFile(prefix="tdxfs-", buffering=0)  # noqa: SIM115
+        return self._memories[path]
+
+    # --- reading ------------------------------------------------------------------------
+
+    def read(self, handle: int, size: int, offset: int) -> bytes | int:
+        """One read(2): the data, or a negative errno."""
+        opened = self._opened[handle]
+        data = opened.data
+        if not opened.plain and opened.file is not None:
+            if opened.memory is not None:
+                return os.pread(opened.memory.fileno(), size, offset).ljust(min(size, opened.file.size - offset), b"\0")
+            if opened.file.sampled and (offset == 0 or data is None):
+                self._tree.sample()
+        self._inodes.catch_up()
+        if opened.stamp != self._inodes.stamp or (opened.inode.passing and opened.told != self._tree.told):
+            self._renew(opened)
+        file = opened.file
+        if file is None:
+            return -errno.ENODEV
+        if self.failures:
+            short = self.failures.meet("read", opened.inode.path)
+            size = size if short is None else min(size, short)
+        if not opened.plain and file.reader is Reader.RECORDS:
+            return _read_record(opened, file, size)
+        if offset == 0 or data is None:
+            opened.unseen = False
+            data = opened.data = content(file) if opened.inode.passing else self._text(file)
+        if not opened.plain and file.reader is Reader.CPUMASK:
+            # cpumap_print_to_pagebuf(): every read ends one byte early, and past the end is EPERM
+            if offset >= file.size:
+                return b""
+            if offset > len(data):
+                return -errno.EPERM
+            size = min(size, len(data) + 1 - offset) - 1
+        return data[offset : offset + size] if offset or size < len(data) else data
+
+    def _text(self, file: File) -> bytes:
+        # a machine never changes: what one of its files shows is shown once, unless it is made of the host's
+        if file.sources:
+            return content(file)
+        if self._stamp != self._inodes.stamp:
+            self._stamp = self._inodes.stamp
+            self._texts.clear()
+        text = self._texts.get(file)
+        if text is None:
+            text = self._texts[file] = content(file)
+        return text
+
+    def _renew(self, opened: Opened) -> None:
+        # the machine has changed: what an open file shows next is the new one's, if it is still there
+        file = None if opened.gone else self._inodes.entry(opened.inode)
+        opened.file = file if isinstance(file, File) else None
+        opened.gone = opened.file is None
+        opened.stamp, opened.told = self._inodes.stamp, self._tree.told
+
+    # --- events -------------------------------------------------------------------------
+
+    def wait(self, handle: int, waiter: int | None) -> int:
+        """The events of poll(2) that there are; `waiter`, if any, is woken by the next one."""
+        opened = self._opened[handle]
+        if waiter is not None:  # before the events: one that comes between finds who waits
+            opened.waiter, before = waiter, opened.waiter
+            if before is not None:
+                drop(before)
+        return self._events(opened)
+
+    def _events(self, opened: Opened) -> int:
+        # kernfs_generic_poll(): readable always; an event since the last read, also none read yet, is POLLPRI
+        self._inodes.catch_up()
+        if opened.stamp != self._inodes.stamp or (opened.inode.passing and opened.told != self._tree.told):
+            self._renew(opened)
+        if opened.file is None:
+            return select.POLLIN | select.POLLPRI | select.POLLERR
+        if opened.file.records is not None:
+            return READABLE if opened.at < opened.file.records().end else 0
+        always = READABLE | select.POLLOUT | select.POLLWRNORM
+        return always | select.POLLPRI | select.POLLERR if opened.unseen else always
+
+    def change(self, old: Machine, new: Machine, gone: set[str]) -> None:
+        """One machine follows another, and what was at some paths is gone: descriptions see it, who waits is woken."""
+        for opened in list(self._opened.values()):
+            if gone and not gone.isdisjoint(upwards(opened.inode.path)):
+                opened.gone, opened.file, opened.data = True, None, None
+            if not opened.gone:
+                file = opened.file
+                if file is None or not (file.notifies or file.records):
+                    continue
+                if not _has_event(*(self._file(machine, opened.inode.path) for machine in (old, new))):
+                    continue
+                opened.unseen = True
+            waiter, opened.waiter = opened.waiter, None
+            if waiter is not None:
+                wake(waiter)
+
+    def _file(self, machine: Machine, path: str) -> File | None:
+        entry: Entry | None = self._tree.root_of(machine)
+        for name in path.split("/")[1:]:
+            entry = entry.lookup(name, self._tree.tiers) if isinstance(entry, Directory) else None
+        return entry if isinstance(entry, File) else None
+
+
+def _has_event(was: File | None, now: File | None) -> bool:
+    # sysfs_notify() of what shows another value now, and a wake-up where a record has come
+    if was is None or now is None:
+        return True
+    if was.records is not None and now.records is not None:
+        return was.records().end != now.records().end
+    return was.show() != now.show()
+
+
+def _read_record(opened: Opened, file: File, size: int) -> bytes | int:
+    assert file.records is not None
+    records = file.records()
+    opened.at = min(opened.at, records.end)  # after a reboot they begin anew
+    if opened.at < records.first:  # those that it had not read yet are gone
+        opened.at = records.first
+        return -errno.EPIPE
+    if opened.at >= records.end:
+        return -errno.EAGAIN if opened.nonblocking else b""
+    part = records.text(opened.at).encode()
+    if len(part) > size:
+        return -errno.EINVAL
+    opened.at += 1
+    return part

@@ -13,10 +13,7 @@ class Failures:
     """The faults of the machine that is mounted."""
 
     def __init__(self, faults: tuple[Fault, ...]) -> None:
-        self._faults = Faults(faults) if faults else None
-
-    def __bool__(self) -> bool:
-        return self._faults is not None
+        self._faults = Faults(faults)
 
     def meet(self, access: str, path: str) -> int | None:
         """
@@ -25,7 +22,7 @@ class Failures:
         """
         short = None
         where = path[1:]
-        for fault in self._faults.due(access, where) if self._faults is not None and where != FAULTS_PATH else ():
+        for fault in self._faults.due(access, where) if where != FAULTS_PATH else ():
             time.sleep(fault.delay)
             if fault.errno:
                 raise OSError(fault.errno, os.strerror(fault.errno))
@@ -34,4 +31,9 @@ class Failures:
 
     def vanishing(self, paths: list[str]) -> list[str]:
         """Those of the paths in a listing that are gone until the next one."""
-        return [path for path in paths if self._faults is not None and self._faults.vanishes(path[1:])]
+        return [path for path in paths if self._faults.vanishes(path[1:])]
+
+
+def in_force(faults: tuple[Fault, ...]) -> Failures | None:
+    """What the faults of a machine do; None: nothing."""
+    return Failures(faults) if faults else None

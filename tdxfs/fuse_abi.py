@@ -20,6 +20,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tdxfs import fuse_wire as wire
+from tdxfs.fuse_wire import (
+    BODY,
+    GETATTR,
+    LOOKUP,
+    OPEN,
+    READ,
+    RELEASE,
+    pack_reply,
+    unpack_nodeid,
+    unpack_number,
+    unpack_open,
+    unpack_read,
+)
 from tdxfs.server import LIBFUSE, is_mounted  # before fuse: it says which libfuse
 
 import fuse  # isort: skip
@@ -61,7 +74,8 @@ class Filesystem(Protocol):
     def list(self, handle: int, size: int, offset: int, plus: bool) -> bytes:
         """``struct fuse_dirent`` of the entries that follow an offset, with `plus` ``struct fuse_direntplus``."""
 
-    def release(self, handle: int) -> None: ...
+    def release(self, handle: int) -> int:
+        """0."""
 
     def failed(self) -> int:
         """The negative errno that stands for the exception being handled."""
@@ -187,17 +201,17 @@ class Session:
         woken, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
         asleep.register(woken, select.POLLIN)
-        patience = LOOKS if len(os.sched_getaffinity(0)) > 1 else 0
-        looks = 0
+        # with one CPU nobody sends a request while this looks for one
+        looks, patience = 0, LOOKS if len(os.sched_getaffinity(0)) > 1 else 0
         try:
             while not self._stopped:
+                if looks >= patience:
+                    asleep.poll()
+                    looks = 0
                 try:
                     size = readv(descriptor, into)
                 except BlockingIOError:
                     looks += 1
-                    if looks > patience:
-                        asleep.poll()
-                        looks = 0
                     continue
                 except OSError as error:
                     if error.errno == errno.ENOENT:  # the caller was interrupted before its request was read
@@ -215,51 +229,51 @@ class Session:
                 _teardown(self._fuse, self._mountpoint)
 
     def _answer(self, request: _Buffer, size: int) -> None:
-        data = request.data
-        number = wire.unpack_number(data)[0]
+        data, filesystem = request.data, self._filesystem
+        opcode, number = data[4], unpack_number(data)[0]
+        said: bytes | int | None
         try:
-            said = self._said(data, size)
+            if opcode == READ:
+                handle, offset, length = unpack_read(data)
+                said = filesystem.read(handle, length, offset)
+            elif opcode == LOOKUP:
+                said = filesystem.look_up(unpack_nodeid(data)[0], bytes(data[BODY : size - 1]))
+            elif opcode == OPEN:
+                said = filesystem.open(*unpack_open(data))
+            elif opcode == RELEASE:
+                said = filesystem.release(unpack_read(data)[0])
+            elif opcode == GETATTR:
+                said = filesystem.attributes_of(unpack_nodeid(data)[0])
+            else:
+                said = self._said(opcode, data)
         except BaseException:
-            said = self._filesystem.failed()
+            said = filesystem.failed()
         if said is None:
             self._pass_on(request, size)
             return
-        if isinstance(said, int):
-            reply = wire.pack_reply(16, said, number)
-        else:
-            reply = wire.pack_reply(16 + len(said), 0, number) + said
+        reply = pack_reply(16, said, number) if isinstance(said, int) else pack_reply(16 + len(said), 0, number) + said
         try:  # noqa: SIM105  contextlib.suppress() costs more
             os.write(self._descriptor, reply)
         except FileNotFoundError:  # the caller was interrupted meanwhile
             pass
 
-    def _said(self, data: bytearray, size: int) -> bytes | int | None:
+    def _said(self, opcode: int, data: bytearray) -> bytes | int | None:
         # the answer, a negative errno or 0; None: libfuse is to answer, or nobody
-        opcode, filesystem = data[4], self._filesystem
-        if opcode == wire.READ:
-            handle, offset, length = wire.unpack_read(data)
-            return filesystem.read(handle, length, offset)
-        if opcode == wire.LOOKUP:
-            return filesystem.look_up(wire.unpack_nodeid(data)[0], bytes(data[wire.BODY : size - 1]))
-        if opcode == wire.OPEN:
-            return filesystem.open(*wire.unpack_open(data))
-        if opcode in (wire.RELEASE, wire.RELEASEDIR):
-            filesystem.release(wire.unpack_read(data)[0])
-            return 0
-        if opcode == wire.GETATTR:
-            return filesystem.attributes_of(wire.unpack_nodeid(data)[0])
+        filesystem, nodeid = self._filesystem, unpack_nodeid(data)[0]
         if opcode in (wire.READDIR, wire.READDIRPLUS):
-            handle, offset, length = wire.unpack_read(data)
+            handle, offset, length = unpack_read(data)
             return filesystem.list(handle, length, offset, opcode == wire.READDIRPLUS)
         if opcode == wire.OPENDIR:
-            return filesystem.open_directory(wire.unpack_nodeid(data)[0])
+            return filesystem.open_directory(nodeid)
+        if opcode == wire.RELEASEDIR:
+            return filesystem.release(unpack_read(data)[0])
         if opcode == wire.READLINK:
-            return filesystem.target_of(wire.unpack_nodeid(data)[0])
+            return filesystem.target_of(nodeid)
         if opcode == wire.SETATTR:
-            return filesystem.change_attributes(wire.unpack_nodeid(data)[0], wire.change(data))
+            return filesystem.change_attributes(nodeid, wire.change(data))
         if opcode == wire.MKNOD:
             return -errno.EACCES if stat.S_ISREG(wire.unpack_mode(data)[0]) else -errno.EPERM
-        if opcode == wire.IOCTL and data[wire.BODY + 8] & wire.IOCTL_DIR:
+        if opcode == wire.IOCTL and data[BODY + 8] & wire.IOCTL_DIR:
             return -errno.ENOTTY
         return wire.REFUSED.get(opcode)
 
@@ -273,7 +287,7 @@ class Session:
         elif opcode == wire.INIT:
             self._greet(request, size)
         else:
-            self.nodeid = wire.unpack_nodeid(data)[0]
+            self.nodeid = unpack_nodeid(data)[0]
             if self.nodeid:
                 data[wire.NODEID] = wire.ROOT
             _process(self._session, request.address, size, self._channel)

@@ -95,9 +95,8 @@ def parts_of(mode: int, nlink: int, size: int, rdev: int, uid: int, gid: int) ->
 
 def entry(nodeid: int, number: int, parts: Parts, seconds: int, nanoseconds: int) -> bytes:
     """``struct fuse_entry_out`` of a node with an inode number and one time for atime, mtime and ctime."""
-    return _ENTRY(
-        nodeid, _VALID, number, parts[0], seconds, seconds, seconds, nanoseconds, nanoseconds, nanoseconds, parts[1]
-    )
+    sizes, tail = parts
+    return _ENTRY(nodeid, _VALID, number, sizes, seconds, seconds, seconds, nanoseconds, nanoseconds, nanoseconds, tail)
 
 
 def again(said: bytes, parts: Parts) -> bytes:

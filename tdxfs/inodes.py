@@ -15,9 +15,9 @@ from tdxfs import fuse_wire as wire
 from tdxfs.errors import NoEntry
 from tdxfs.fuse_wire import Parts, parts_of
 from tdxfs.sysfs.attribute import Directory, Entry, File, Shape
-from tdxfs.tree import Tree, inode_number
+from tdxfs.tree import INODE_MASK, Tree, inode_number, path_number
 
-_NOWHERE: tuple[None, Callable[[Any], bool]] = (None, lambda _: False)
+_NOWHERE: Any = (None, lambda _: False, None)
 
 
 class Inode:
@@ -26,7 +26,7 @@ class Inode:
     passes (a change of the machine's tasks makes it another thing) it never does.
     """
 
-    __slots__ = ("entry", "lookups", "names", "nodeid", "passing", "path", "place", "said", "stamp")
+    __slots__ = ("entry", "lookups", "names", "nodeid", "passing", "path", "place", "said", "stamp", "within")
 
     def __init__(self, path: str, nodeid: int) -> None:
         self.path = path
@@ -41,6 +41,8 @@ class Inode:
         self.passing = False
         self.place: Place | None = None
         """None: the kernel knows no name in it."""
+        self.within: Place | None = None
+        """Where it was found, if so without making its entry."""
         self.names: set[bytes] | None = None
         """The names looked up in a fleeting directory since the last change."""
 
@@ -54,7 +56,7 @@ class Place:
     """Its path and a slash."""
     directory: Directory[Any] | None
     """None: it is gone."""
-    declared: dict[str, tuple[Parts | None, Callable[[Any], bool]]]
+    declared: dict[str, tuple[Parts | None, Callable[[Any], bool], Callable[[Any], Entry | None]]]
     families: tuple[tuple[Callable[[Any, str], Any], Parts | None], ...]
     """Both as `Shapes` has them."""
     quick: bool
@@ -69,28 +71,26 @@ class Inodes:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._owner = owner()
-        self._nodes = {wire.ROOT_NODEID: Inode("", wire.ROOT_NODEID)}
+        self.nodes = {wire.ROOT_NODEID: Inode("", wire.ROOT_NODEID)}
+        """By the kernel's number."""
         self._directories: dict[str, Directory[Any]] = {}
         self._shapes: dict[type, tuple[Any, Any] | None] = {}
-        self._kept: dict[str, dict[str, Any]] = {}
-        self._seen = tree.generation
+        self.kept: dict[str, dict[str, Any]] = {}
+        """Path -> what chmod, chown, utimes and truncate set."""
+        self._generation = tree.generation
         self.stamp = 0
         """Goes up when what is remembered of the tree holds no more."""
         self.vanished: frozenset[str] = frozenset()
         """Paths that a fault has taken away: nothing at them or below is found."""
 
-    def __getitem__(self, nodeid: int) -> Inode:
-        """The inode that the kernel has a number for."""
-        return self._nodes[nodeid]
-
     def at(self, path: str) -> Inode | None:
         """The inode of a path; None if the kernel does not know it."""
-        return self._nodes.get(_number(path))
+        return self.nodes.get(path_number(path) if path else wire.ROOT_NODEID)
 
     def catch_up(self) -> None:
-        """Forget what was true of another machine."""
-        if self._seen != self._tree.generation:
-            self._seen = self._tree.generation
+        """The machine has changed; if not only its tasks, what was true of the other one is forgotten."""
+        if self._generation != self._tree.generation:
+            self._generation = self._tree.generation
             self.forget_all()
 
     def forget_all(self) -> None:
@@ -101,18 +101,18 @@ class Inodes:
 
     def forget(self, nodeid: int, lookups: int) -> None:
         """The kernel has forgotten so many answers about an inode."""
-        inode = self._nodes[nodeid]
+        inode = self.nodes[nodeid]
         inode.lookups -= lookups
         if inode.lookups <= 0 and nodeid != wire.ROOT_NODEID:
-            del self._nodes[nodeid]
+            del self.nodes[nodeid]
 
     # --- names --------------------------------------------------------------------------
 
     def look_up(self, nodeid: int, name: bytes) -> bytes:
         """``struct fuse_entry_out`` of a name in a directory."""
-        parent = self._nodes[nodeid]
+        parent = self.nodes[nodeid]
         place = parent.place
-        if place is None or place.stamp != self.stamp or self._seen != self._tree.generation:
+        if place is None or place.stamp != self.stamp:
             place = self.enter(parent)
         if parent.names is not None:
             parent.names.add(name)
@@ -120,16 +120,15 @@ class Inodes:
 
     def enter(self, inode: Inode) -> Place:
         """A directory, to look names up in: from now on the kernel knows names in it."""
-        self.catch_up()
         place = inode.place
         if place is None or place.stamp != self.stamp:
             # before the tree is asked: a change that comes between is told to the kernel after this answer
             place = inode.place = Place(self.stamp, f"{inode.path}/", None, {}, (), False, False)
             directory = place.directory = None if self._is_vanished(inode.path) else self._directory(inode.path)
-            if directory is None or directory.OF_TASKS or self.vanished:
-                return place
-            if directory.FLEETING:
+            if directory is not None and directory.FLEETING:
                 inode.names = inode.names or set()
+                return place
+            if directory is None or directory.OF_TASKS or self.vanished:
                 return place
             place.lists = True
             shapes = self._shapes_of(directory)
@@ -141,14 +140,15 @@ class Inodes:
     def find(self, place: Place, name: str, seconds: int, nanoseconds: int) -> bytes | None:
         """``struct fuse_entry_out`` of a name looked up at a time, for the kernel to know it; None: there is none."""
         path = place.below + name
-        number = _number(path)
-        inode = self._nodes.get(number)
-        if inode is not None and inode.stamp == self.stamp:
+        number = path_number(path)
+        stamp = self.stamp
+        inode = self.nodes.get(number)
+        if inode is not None and inode.stamp == stamp:
             inode.lookups += 1
             return inode.said
         parts: Parts | None = None
         if place.quick:
-            parts, there = place.declared.get(name, _NOWHERE)
+            parts, there, _ = place.declared.get(name, _NOWHERE)
             if not there(place.directory):
                 for key_of, shape in place.families:
                     if key_of(place.directory, name) is not None:
@@ -157,8 +157,7 @@ class Inodes:
                 else:
                     return None
         entry: Entry | None = None
-        stamp = self.stamp
-        if parts is None or path in self._kept:
+        if parts is None or path in self.kept:
             try:
                 entry, passing = self._entry(path)
             except NoEntry:
@@ -166,30 +165,37 @@ class Inodes:
             parts = self._parts(path, entry)
             stamp = -1 if passing else stamp
         if inode is None:
-            inode = self._nodes[number] = Inode(path, number)
+            inode = self.nodes[number] = Inode(path, number)
         inode.lookups += 1
-        inode.stamp, inode.entry, inode.passing = stamp, entry, stamp < 0
+        inode.stamp = stamp
+        inode.entry = entry
+        inode.passing = stamp < 0
+        inode.within = place if entry is None else None
         if inode.said:
             said = wire.again(inode.said, parts)
         else:
-            said = wire.entry(number, inode_number(path), parts, seconds, nanoseconds)
-        inode.said = said if not self._kept else self._at_kept_times(path, said)
+            said = wire.entry(number, number & INODE_MASK, parts, seconds, nanoseconds)
+        inode.said = said if not self.kept else self._at_kept_times(path, said)
         return inode.said
+
+    def tell(self, place: Place, name: str, seconds: int, nanoseconds: int) -> bytes | None:
+        """As `find`, but None of a name that the kernel knows."""
+        return None if path_number(place.below + name) in self.nodes else self.find(place, name, seconds, nanoseconds)
 
     # --- what stat(2) says ----------------------------------------------------------------
 
     def attributes_of(self, nodeid: int) -> bytes:
         """``struct fuse_attr_out``; of what is gone, what it said last."""
-        inode = self._nodes[nodeid]
-        if inode.stamp != self.stamp or self._seen != self._tree.generation:
+        inode = self.nodes[nodeid]
+        if inode.stamp != self.stamp:
             self.entry(inode)
         return wire.attributes(inode.said)
 
     def change_attributes(self, nodeid: int, change: wire.Change) -> bytes:
         """chmod, chown, utimes and truncate: kernfs keeps what they set for as long as the object lives."""
-        inode = self._nodes[nodeid]
+        inode = self.nodes[nodeid]
         self.entry(inode)
-        kept = self._kept.setdefault(inode.path, {})
+        kept = self.kept.setdefault(inode.path, {})
         new = {"mode": change.mode, "uid": change.uid, "gid": change.gid}
         kept |= {name: value for name, value in new.items() if value is not None}
         moment = wire.now()
@@ -203,12 +209,12 @@ class Inodes:
 
     def mode_of(self, inode: Inode, file: File) -> int:
         """The mode of a file, chmod(2) counted."""
-        return int(self._kept[inode.path].get("mode", file.mode)) if inode.path in self._kept else file.mode
+        return int(self.kept[inode.path].get("mode", file.mode)) if inode.path in self.kept else file.mode
 
     def drop_kept(self) -> None:
         """Forget what was kept of objects that are no more."""
-        for path in [path for path in self._kept if not self._tree.has(path)]:
-            del self._kept[path]
+        for path in [path for path in self.kept if not self._tree.has(path)]:
+            del self.kept[path]
 
     def _say(self, inode: Inode, entry: Entry | None) -> None:
         if entry is not None:
@@ -220,7 +226,7 @@ class Inodes:
             inode.said = self._at_kept_times(inode.path, said)
 
     def _at_kept_times(self, path: str, said: bytes) -> bytes:
-        times = self._kept[path].get("times") if path in self._kept else None
+        times = self.kept[path].get("times") if path in self.kept else None
         return said if times is None else wire.at_times(said, times)
 
     def _parts(self, path: str, entry: Entry) -> Parts:
@@ -229,7 +235,7 @@ class Inodes:
         else:
             mode, size, rdev, nlink = entry.mode, entry.size, entry.rdev, entry.nlink
         uid, gid = self._owner
-        kept = self._kept.get(path)
+        kept = self.kept.get(path)
         if kept is not None:
             mode = mode & ~0o7777 | kept.get("mode", mode) & 0o7777
             uid, gid = kept.get("uid", uid), kept.get("gid", gid)
@@ -239,9 +245,15 @@ class Inodes:
 
     def entry(self, inode: Inode) -> Entry | None:
         """What is at an inode's path now, or None; what stat(2) says of it is up to date then."""
-        self.catch_up()
-        if inode.stamp == self.stamp and inode.entry is not None:
-            return inode.entry
+        if inode.stamp == self.stamp:
+            if inode.entry is not None:
+                return inode.entry
+            place = inode.within
+            if place is not None:
+                declared = place.declared.get(inode.path[len(place.below) :])
+                if declared is not None:
+                    inode.entry = declared[2](place.directory)
+                    return inode.entry
         try:
             entry, inode.passing = self._entry(inode.path)
         except NoEntry:
@@ -296,7 +308,7 @@ class Inodes:
                 None
                 if shapes is None
                 else (
-                    {name: (self._parts_of_shape(shape), there) for name, (shape, there) in shapes.declared.items()},
+                    {name: (self._parts_of_shape(shape), *how) for name, (shape, *how) in shapes.declared.items()},
                     tuple((find, self._parts_of_shape(shape)) for find, shape in shapes.families),
                 )
             )
@@ -304,11 +316,6 @@ class Inodes:
 
     def _parts_of_shape(self, shape: Shape | None) -> Parts | None:
         return None if shape is None else parts_of(shape.mode, shape.nlink, shape.size, 0, *self._owner)
-
-
-def _number(path: str) -> int:
-    # 64 bits: of ten million paths two share one with a chance of 1 in 200,000
-    return hash(path) & 0xFFFFFFFFFFFFFFFF | 2 if path else wire.ROOT_NODEID
 
 
 def _is_of_tasks(entry: Entry | None) -> bool:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
 from stat import S_IFDIR
 from typing import Any, TypeAlias
 
 from tdxfs import fuse_wire as wire
-from tdxfs.inodes import Inode, Inodes
+from tdxfs.inodes import Inode, Inodes, Place
 from tdxfs.sysfs.attribute import Directory
 from tdxfs.tree import LAST_OFFSET, Entries, Tree, inode_number
 
@@ -29,16 +29,18 @@ class Listings:
         self._tree = tree
         self._inodes = inodes
         self._entries: dict[str, Entries] = {}
+        # (path, with READDIRPLUS) -> the reply where the kernel knows every name
+        self._known: dict[tuple[str, bool], bytes] = {}
         self._stamp = 0
 
     def of(self, directory: Directory[Any]) -> Entries:
         """What a directory holds, as long as nothing changes."""
         if type(directory).OF_TASKS:
             return self._tree.entries(directory)
-        self._inodes.catch_up()
         if self._stamp != self._inodes.stamp or len(self._entries) >= REMEMBERED:
             self._stamp = self._inodes.stamp
             self._entries.clear()
+            self._known.clear()
         entries = self._entries.get(directory.path)
         if entries is None:
             entries = self._entries[directory.path] = self._tree.entries(directory)
@@ -49,10 +51,15 @@ class Listings:
         ``struct fuse_dirent`` of what follows an offset in a directory, with `plus` ``struct fuse_direntplus``: `size`
         bytes at most. Of one that is `gone` ``.`` and ``..``, and nothing more where it was half read.
         """
+        if offset == LAST_OFFSET:
+            return b""
         directory = None if gone else self._inodes.entry(inode)
         if not isinstance(directory, Directory):
             return b"".join(_dots(inode.path, LAST_OFFSET, plus)) if offset == 0 else b""
         entries = self.of(directory)
+        known = self._known.get((directory.path, plus)) if offset == 0 else None
+        if known is not None and len(known) <= size:
+            return known
         reply = _dots(inode.path, entries.first, plus)[offset:] if offset <= DOT_OFFSET else []
         large = len(entries.names) > LARGE
         rows = (
@@ -61,22 +68,31 @@ class Listings:
             else islice(_remembered_rows(entries), bisect_left(entries.offsets, offset), None)
         )
         room = size - sum(map(len, reply))
-        below = f"{inode.path}/"
-        if plus:
-            place = self._inodes.enter(inode)
-            find, moment = self._inodes.find, wire.now()
-            tells = place.lists and not large
+        place = self._inodes.enter(inode) if plus else None
+        tells = place if place is not None and place.lists and not large else None
+        told = self._add(reply, rows, room, f"{inode.path}/", plus, tells)
+        if told is not None and large:
+            self._entries.pop(directory.path, None)
+        elif told == 0 and offset == 0 and not type(directory).OF_TASKS:
+            self._known[directory.path, plus] = b"".join(reply)
+        return b"".join(reply)
+
+    def _add(
+        self, reply: list[bytes], rows: Iterable[_Row], room: int, below: str, plus: bool, tells: Place | None
+    ) -> int | None:
+        # add the rows that there is room for: None if not all, or how many the kernel has been told of
+        told, tell, moment = 0, self._inodes.tell, wire.now()
         for name, rest in rows:
             room -= wire.DIRENT_HEAD + len(rest) + (wire.ENTRY_SIZE if plus else 0)
             if room < 0:
-                return b"".join(reply)
+                return None
             if plus:
-                reply.append((find(place, name, *moment) if tells else None) or wire.NO_ENTRY)
+                said = None if tells is None else tell(tells, name, *moment)
+                told += said is not None
+                reply.append(said or wire.NO_ENTRY)
             reply.append(wire.pack_ino(inode_number(below + name)))
             reply.append(rest)
-        if large:
-            self._entries.pop(directory.path, None)
-        return b"".join(reply)
+        return told
 
 
 _Row: TypeAlias = tuple[str, bytes]

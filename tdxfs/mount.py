@@ -20,7 +20,7 @@ from tdxfs import fuse_wire as wire
 from tdxfs.cached import Cached
 from tdxfs.caller import Caller
 from tdxfs.errors import UserError
-from tdxfs.failures import Failures
+from tdxfs.failures import Failures, in_force
 from tdxfs.fuse_abi import Session, caller
 from tdxfs.inodes import Inode, Inodes
 from tdxfs.kvm import Call, Kvm
@@ -45,13 +45,14 @@ class Server:
         self.ready = ready
         self.inodes = Inodes(tree)
         self.listings = Listings(tree, self.inodes)
-        self.opened = Descriptions(tree, self.inodes, Failures(tree.machine.faults))
+        self.opened = Descriptions(tree, self.inodes, in_force(tree.machine.faults))
         self.cached = Cached(self.inodes, tree.tiers)
         self.kvm = Kvm(tree, mountpoint)
         self.look_up = self.inodes.look_up
         self.forget = self.inodes.forget
         self.attributes_of = self.inodes.attributes_of
         self.change_attributes = self.inodes.change_attributes
+        self.open = self.opened.open
         self.read = self.opened.read
         handlers = {name: self._guarded(getattr(self, name)) for name in HANDLERS}
         self.session = Session(handlers, self, ("tdxfs", "-f", "-s", "-o", options, mountpoint))
@@ -63,12 +64,13 @@ class Server:
         self.session.serve()
 
     def _changed(self, old: Machine, new: Machine) -> None:
+        self.inodes.catch_up()
         stale = self.cached.change(self.tree.root_of(old), self.tree.root_of(new))
         self.inodes.drop_kept()
         self.notifier.post(stale)
         self.opened.change(old, new, stale.gone)
         if old.faults != new.faults:
-            self.opened.failures = Failures(new.faults)
+            self.opened.failures = in_force(new.faults)
 
     def failed(self) -> int:
         """The negative errno of what the emulated kernel refuses; anything else is a bug."""
@@ -92,33 +94,25 @@ class Server:
 
     def target_of(self, nodeid: int) -> bytes:
         """The text of a link."""
-        link = self.inodes.entry(self.inodes[nodeid])
+        link = self.inodes.entry(self.inodes.nodes[nodeid])
         if link is None:
-            raise FileNotFoundError(errno.ENOENT, self.inodes[nodeid].path)
+            raise FileNotFoundError(errno.ENOENT, self.inodes.nodes[nodeid].path)
         assert isinstance(link, Link)
         return wire.encoded(link.target)
 
-    def open(self, nodeid: int, flags: int) -> bytes | int:
-        """open(2) of a file."""
-        opened = self.opened.open(self.inodes[nodeid], flags)
-        if isinstance(opened, int):
-            return opened
-        # only what the page cache holds can be mapped MAP_SHARED
-        return wire.pack_opened(self.opened.add(opened), wire.DIRECT_IO if opened.memory is None else 0)
-
     def open_directory(self, nodeid: int) -> bytes | int:
         """open(2) of a directory."""
-        inode = self.inodes[nodeid]
+        inode = self.inodes.nodes[nodeid]
         directory = self.inodes.entry(inode)
         if not isinstance(directory, Directory):
             return -errno.ENOENT
-        if self.opened.failures:
-            self._fail_listing(inode, directory)
+        if self.opened.failures is not None:
+            self._fail_listing(self.opened.failures, inode, directory)
         return wire.pack_opened(self.opened.add(Opened(inode, None, self.inodes.stamp, self.tree.told, 0)), 0)
 
-    def _fail_listing(self, inode: Inode, directory: Directory[Any]) -> None:
+    def _fail_listing(self, failures: Failures, inode: Inode, directory: Directory[Any]) -> None:
         # what had vanished is back, and what vanishes now is still named; told before the kernel locks the directory
-        failures, below = self.opened.failures, f"{inode.path}/"
+        below = f"{inode.path}/"
         failures.meet("list", inode.path)
         back = {path for path in self.inodes.vanished if path.rpartition("/")[0] == inode.path}
         lost = set(failures.vanishing([below + name for name in self.listings.of(directory).names]))
@@ -132,7 +126,7 @@ class Server:
         opened = self.opened[handle]
         return self.listings.read(opened.inode, opened.gone, size, offset, plus)
 
-    def release(self, handle: int) -> None:
+    def release(self, handle: int) -> int:
         """The end of an open description."""
         opened = self.opened.close(handle)
         if opened.kvm is not None:
@@ -140,6 +134,7 @@ class Server:
                 self.kvm.release(opened.kvm)
             finally:
                 self.notifier.settle()
+        return 0
 
     # --- what libfuse asks ----------------------------------------------------------------
 
@@ -150,7 +145,7 @@ class Server:
         # one write is one store, whatever the offset, and a page of it at most
         if opened.gone:
             return -errno.ENODEV
-        if self.opened.failures:
+        if self.opened.failures is not None:
             self.opened.failures.meet("write", opened.inode.path)
         data = ctypes.string_at(buf, min(size, PAGE_SIZE))
         try:
@@ -195,7 +190,7 @@ def serve(tree: Tree, mountpoint: str, ready: Callable[[], None]) -> None:
     SIGINT; `ready` is called once the kernel has begun to talk to us. UserError if libfuse cannot mount.
     """
     gc.freeze()
-    gc.set_threshold(100_000, 20, 20)  # what is kept for the paths looked at makes no cycles
+    gc.set_threshold(1_000_000, 20, 20)  # what is kept for the paths looked at makes no cycles
     options = ["default_permissions", "fsname=tdxfs", "subtype=tdxfs"]
     if os.geteuid() == 0:
         options.append("allow_other")

@@ -11,11 +11,13 @@ from typing import IO
 from tdxfs.descriptors import Descriptor
 from tdxfs.failures import Failures
 from tdxfs.fuse_abi import drop, wake
+from tdxfs.fuse_wire import DIRECT_IO, pack_opened
 from tdxfs.inodes import Inode, Inodes, upwards
 from tdxfs.model import Machine
 from tdxfs.sysfs.attribute import Directory, Entry, File, Reader
 from tdxfs.tree import Tree, content
 
+O_DIRECT = os.O_DIRECT
 READABLE = select.POLLIN | select.POLLRDNORM
 
 
@@ -39,23 +41,22 @@ class Opened:
     def __init__(self, inode: Inode, file: File | None, stamp: int, told: int, flags: int) -> None:
         self.inode = inode
         self.file = file
-        self.plain = file is not None and file.reader is Reader.TEXT and not file.sampled
+        self.plain = file is not None and file.plain and not inode.passing
+        """Whether nothing but another machine changes what it reads."""
         self.stamp = stamp
         self.told = told
-        self.nonblocking = bool(flags & os.O_NONBLOCK)
+        self.flags = flags
 
 
 class Descriptions:
     """The open descriptions of a mount, by the handles that the kernel has of them."""
 
-    def __init__(self, tree: Tree, inodes: Inodes, failures: Failures) -> None:
+    def __init__(self, tree: Tree, inodes: Inodes, failures: Failures | None) -> None:
         self._tree = tree
         self._inodes = inodes
         self.failures = failures
         self._opened: dict[int, Opened] = {}
         self._last = 0
-        self._texts: dict[File, bytes] = {}
-        self._stamp = 0
         self._memories: dict[str, IO[bytes]] = {}
 
     def __getitem__(self, handle: int) -> Opened:
@@ -67,31 +68,40 @@ class Descriptions:
         self._opened[handle] = opened
         return handle
 
-    def open(self, inode: Inode, flags: int) -> Opened | int:
-        """open(2) of a file: its description, or a negative errno."""
-        file = self._inodes.entry(inode)
+    def open(self, nodeid: int, flags: int) -> bytes | int:
+        """open(2) of a file: ``struct fuse_open_out``, or a negative errno."""
+        inodes = self._inodes
+        inode = inodes.nodes[nodeid]
+        file = inode.entry if inode.stamp == inodes.stamp else None
         if file is None:
-            return -errno.ENOENT
+            file = inodes.entry(inode)
+            if file is None:
+                return -errno.ENOENT
         assert isinstance(file, File)
-        mode = self._inodes.mode_of(inode, file)
+        mode = file.mode if inode.path not in inodes.kept else inodes.mode_of(inode, file)
         access = flags & 3
         # a file without the bit cannot be opened so even by root (KERNFS_ROOT_EXTRA_OPEN_PERM_CHECK)
         if (access in (0, 2) and not mode & 0o444) or (access in (1, 2) and not mode & 0o222):
             return -errno.EACCES
-        if flags & os.O_DIRECT:
+        if flags & O_DIRECT:
             return -errno.EINVAL
         if file.may_open is not None:
             file.may_open()
-        if self.failures:
+        if self.failures is not None:
             self.failures.meet("open", inode.path)
-        opened = Opened(inode, file, self._inodes.stamp, self._tree.told, flags)
+        opened = Opened(inode, file, inodes.stamp, self._tree.told, flags)
+        if not opened.plain:
+            self._prepare(opened, file, access)
+        # only what the page cache holds can be mapped MAP_SHARED
+        return pack_opened(self.add(opened), DIRECT_IO if opened.memory is None else 0)
+
+    def _prepare(self, opened: Opened, file: File, access: int) -> None:
         if file.records is not None:
             opened.at = file.records().first
         if file.reader is Reader.KVM:
             opened.kvm = Descriptor()
         elif file.reader is Reader.MEMORY and access == os.O_RDWR:
-            opened.memory = self._memory(inode.path)
-        return opened
+            opened.memory = self._memory(opened.inode.path)
 
     def close(self, handle: int) -> Opened:
         """The end of a description."""
@@ -111,51 +121,51 @@ class Descriptions:
     def read(self, handle: int, size: int, offset: int) -> bytes | int:
         """One read(2): the data, or a negative errno."""
         opened = self._opened[handle]
+        if not opened.plain or opened.stamp != self._inodes.stamp or self.failures is not None:
+            return self._read_anew(opened, size, offset)
         data = opened.data
-        if not opened.plain and opened.file is not None:
-            if opened.memory is not None:
-                return os.pread(opened.memory.fileno(), size, offset).ljust(min(size, opened.file.size - offset), b"\0")
-            if opened.file.sampled and (offset == 0 or data is None):
-                self._tree.sample()
-        self._inodes.catch_up()
-        if opened.stamp != self._inodes.stamp or (opened.inode.passing and opened.told != self._tree.told):
-            self._renew(opened)
+        if data is None or offset == 0:
+            opened.unseen = False
+            file = opened.file
+            assert file is not None
+            data = opened.data = file.text or _shown(file)
+        return data[offset : offset + size] if offset or size < len(data) else data
+
+    def _read_anew(self, opened: Opened, size: int, offset: int) -> bytes | int:
+        # what is not plain, or not known to be up to date
+        data, file = opened.data, opened.file
+        if file is not None and opened.memory is not None:
+            return os.pread(opened.memory.fileno(), size, offset).ljust(min(size, file.size - offset), b"\0")
+        if file is not None and file.sampled and (offset == 0 or data is None):
+            self._tree.sample()
+        self._renew(opened)
         file = opened.file
         if file is None:
             return -errno.ENODEV
-        if self.failures:
+        if self.failures is not None:
             short = self.failures.meet("read", opened.inode.path)
             size = size if short is None else min(size, short)
-        if not opened.plain and file.reader is Reader.RECORDS:
+        if file.reader is Reader.RECORDS:
             return _read_record(opened, file, size)
         if offset == 0 or data is None:
             opened.unseen = False
-            data = opened.data = content(file) if opened.inode.passing else self._text(file)
-        if not opened.plain and file.reader is Reader.CPUMASK:
+            data = opened.data = _shown(file) if opened.plain else content(file)
+        if file.reader is Reader.CPUMASK:
             # cpumap_print_to_pagebuf(): every read ends one byte early, and past the end is EPERM
             if offset >= file.size:
                 return b""
             if offset > len(data):
                 return -errno.EPERM
             size = min(size, len(data) + 1 - offset) - 1
-        return data[offset : offset + size] if offset or size < len(data) else data
-
-    def _text(self, file: File) -> bytes:
-        # a machine never changes: what one of its files shows is shown once, unless it is made of the host's
-        if file.sources:
-            return content(file)
-        if self._stamp != self._inodes.stamp:
-            self._stamp = self._inodes.stamp
-            self._texts.clear()
-        text = self._texts.get(file)
-        if text is None:
-            text = self._texts[file] = content(file)
-        return text
+        return data[offset : offset + size]
 
     def _renew(self, opened: Opened) -> None:
-        # the machine has changed: what an open file shows next is the new one's, if it is still there
+        # if the machine has changed, what an open file shows next is the new one's, if it is still there
+        if opened.stamp == self._inodes.stamp and (not opened.inode.passing or opened.told == self._tree.told):
+            return
         file = None if opened.gone else self._inodes.entry(opened.inode)
         opened.file = file if isinstance(file, File) else None
+        opened.plain = opened.file is not None and opened.file.plain and not opened.inode.passing
         opened.gone = opened.file is None
         opened.stamp, opened.told = self._inodes.stamp, self._tree.told
 
@@ -172,9 +182,7 @@ class Descriptions:
 
     def _events(self, opened: Opened) -> int:
         # kernfs_generic_poll(): readable always; an event since the last read, also none read yet, is POLLPRI
-        self._inodes.catch_up()
-        if opened.stamp != self._inodes.stamp or (opened.inode.passing and opened.told != self._tree.told):
-            self._renew(opened)
+        self._renew(opened)
         if opened.file is None:
             return select.POLLIN | select.POLLPRI | select.POLLERR
         if opened.file.records is not None:
@@ -186,7 +194,7 @@ class Descriptions:
         """One machine follows another, and what was at some paths is gone: descriptions see it, who waits is woken."""
         for opened in list(self._opened.values()):
             if gone and not gone.isdisjoint(upwards(opened.inode.path)):
-                opened.gone, opened.file, opened.data = True, None, None
+                opened.gone, opened.plain, opened.file, opened.data = True, False, None, None
             if not opened.gone:
                 file = opened.file
                 if file is None or not (file.notifies or file.records):
@@ -203,6 +211,12 @@ class Descriptions:
         for name in path.split("/")[1:]:
             entry = entry.lookup(name, self._tree.tiers) if isinstance(entry, Directory) else None
         return entry if isinstance(entry, File) else None
+
+
+def _shown(file: File) -> bytes:
+    if file.text is None:
+        file.text = content(file)
+    return file.text
 
 
 def _has_event(was: File | None, now: File | None) -> bool:
@@ -222,7 +236,7 @@ def _read_record(opened: Opened, file: File, size: int) -> bytes | int:
         opened.at = records.first
         return -errno.EPIPE
     if opened.at >= records.end:
-        return -errno.EAGAIN if opened.nonblocking else b""
+        return -errno.EAGAIN if opened.flags & os.O_NONBLOCK else b""
     part = records.text(opened.at).encode()
     if len(part) > size:
         return -errno.EINVAL

@@ -48,12 +48,20 @@ def _mixed(stem: str) -> int:
     return _mix(0, stem)
 
 
+def path_number(path: str) -> int:
+    """64 bits that stand for a path, the same for one server: of ten million two share one in 1 case of 200,000."""
+    return hash(path) & 0xFFFFFFFFFFFFFFFF | 2
+
+
+INODE_MASK = 0xFFFFFFFFFFFF
+
+
 def inode_number(path: str) -> int:
     """
-    st_ino of a path: 48 bits, never 0, the same for one server. Links aside, two
-    names of one object are one path, as with kernfs.
+    st_ino of a path: 48 bits of its `path_number`, never 0. Links aside, two names of one object are one path, as
+    with kernfs.
     """
-    return hash(path) & 0xFFFFFFFFFFFF or 1
+    return path_number(path) & INODE_MASK
 
 
 @frozen

@@ -86,8 +86,8 @@ def test_all_that_differs_is_forgotten_and_nothing_else(change, backwards):
 
     stale = Cached(inodes, ALL_TIERS).change(before.root, after.root)
 
-    told = {f"{inodes[number].path}/{name.decode()}" for number, name in stale.names}
-    told |= {inodes[number].path for number in stale.attributes}
+    told = {f"{inodes.nodes[number].path}/{name.decode()}" for number, name in stale.names}
+    told |= {inodes.nodes[number].path for number in stale.attributes}
     told = {path for path in told if not path.startswith(FLEETING)}
     differing = {path for path in was.keys() | now.keys() if was.get(path) != now.get(path)}
     lost = was.keys() - now.keys()

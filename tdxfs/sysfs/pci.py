@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from attrs import define
+from attrs import define, evolve
 
 from tdxfs import delta, nodes
 from tdxfs.errors import InputOutput, InvalidValue
@@ -36,10 +36,8 @@ class BarFiles(Files[Any]):
     """The ``resource<index>`` files of a function, each as large as its BAR."""
 
     def make(self, directory: Any, name: str, key: Any) -> File:
-        file = super().make(directory, name, key)
-        file.reader = Reader.MEMORY
-        file.size = next(bar.range.size for bar in directory.function.bars if bar.index == key)
-        return file
+        size = next(bar.range.size for bar in directory.function.bars if bar.index == key)
+        return evolve(super().make(directory, name, key), reader=Reader.MEMORY, size=size)
 
 
 def _no_read(directory: Any, index: int) -> str:

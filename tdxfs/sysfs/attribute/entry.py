@@ -7,7 +7,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from tdxfs.model import Machine
 from tdxfs.sysfs.codec import Records
@@ -74,6 +74,14 @@ class File:
     may_open: Callable[[], None] | None = None
     """Raises the Refusal that open(2) gets; None: it opens."""
     nlink: ClassVar[int] = 1
+    plain: bool = field(init=False)
+    """Whether it is read as a text that its machine alone makes."""
+    text: bytes | None = field(default=None, init=False)
+    """That text, once it has been shown: a machine never changes."""
+
+    @plain.default
+    def _is_plain(self) -> bool:
+        return self.reader is Reader.TEXT and not self.sampled and not self.sources
 
 
 @define(eq=False)
@@ -112,8 +120,8 @@ class Shape:
 class Shapes:
     """What is the same in every directory of a class."""
 
-    declared: dict[str, tuple[Shape | None, Callable[[Any], bool]]]
-    """Name -> its shape, and whether it is there in a directory."""
+    declared: dict[str, tuple[Shape | None, Callable[[Any], bool], Callable[[Any], Entry | None]]]
+    """Name -> its shape, whether it is there in a directory, and what makes the entry."""
     families: tuple[tuple[Callable[[Any, str], Any], Shape | None], ...]
     """What finds a name's key in a directory, and the shape of what has one."""
 

@@ -51,8 +51,8 @@ class Cached:
         inode = self._inodes.at(new.path)
         if inode is None or inode.place is None:
             return
-        if inode.names is not None:
-            names, inode.names = inode.names, set()
+        if inode.place.names is not None:
+            names, inode.place.names = inode.place.names, set()
             stale.names += [(inode.nodeid, name) for name in names]
             return
         for name, was, now in new.compare(old, self._tiers):

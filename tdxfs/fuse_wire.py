@@ -93,9 +93,9 @@ def parts_of(mode: int, nlink: int, size: int, rdev: int, uid: int, gid: int) ->
     return struct.pack("=QQ", size, 0), struct.pack("=7I", mode, nlink, uid, gid, rdev, PAGE_SIZE, 0)
 
 
-def entry(nodeid: int, number: int, parts: Parts, seconds: int, nanoseconds: int) -> bytes:
+def entry(nodeid: int, number: int, parts: Parts, moment: tuple[int, int]) -> bytes:
     """``struct fuse_entry_out`` of a node with an inode number and one time for atime, mtime and ctime."""
-    sizes, tail = parts
+    (sizes, tail), (seconds, nanoseconds) = parts, moment
     return _ENTRY(nodeid, _VALID, number, sizes, seconds, seconds, seconds, nanoseconds, nanoseconds, nanoseconds, tail)
 
 

@@ -26,25 +26,26 @@ class Inode:
     passes (a change of the machine's tasks makes it another thing) it never does.
     """
 
-    __slots__ = ("entry", "lookups", "names", "nodeid", "passing", "path", "place", "said", "stamp", "within")
+    __slots__ = ("entry", "lookups", "nodeid", "passing", "path", "place", "said", "stamp", "within")
 
-    def __init__(self, path: str, nodeid: int) -> None:
+    def __init__(
+        self, path: str, nodeid: int, said: bytes, stamp: int, entry: Entry | None, within: Place | None
+    ) -> None:
         self.path = path
         """Empty: the root."""
         self.nodeid = nodeid
-        self.lookups = 0
-        """Answers about it that the kernel has not forgotten."""
-        self.stamp = -1
-        self.said = b""
+        self.said = said
         """``struct fuse_entry_out`` as it was last said; goes on to be said when the object is gone."""
-        self.entry: Entry | None = None
-        self.passing = False
+        self.stamp = stamp
+        self.entry = entry
+        """None: it has not been made."""
+        self.passing = stamp < 0
+        self.within = within
+        """Where it was found, if so without making its entry."""
+        self.lookups = 1
+        """Answers about it that the kernel has not forgotten."""
         self.place: Place | None = None
         """None: the kernel knows no name in it."""
-        self.within: Place | None = None
-        """Where it was found, if so without making its entry."""
-        self.names: set[bytes] | None = None
-        """The names looked up in a fleeting directory since the last change."""
 
 
 @define(eq=False)
@@ -56,13 +57,15 @@ class Place:
     """Its path and a slash."""
     directory: Directory[Any] | None
     """None: it is gone."""
-    declared: dict[str, tuple[Parts | None, Callable[[Any], bool], Callable[[Any], Entry | None]]]
+    declared: dict[str, tuple[Parts | None, Callable[[Any], bool] | None, Callable[[Any], Entry | None]]]
     families: tuple[tuple[Callable[[Any, str], Any], Parts | None], ...]
     """Both as `Shapes` has them."""
     quick: bool
     """Whether these say which names there are."""
     lists: bool
     """Whether a listing may tell the kernel its names."""
+    names: set[bytes] | None
+    """The names looked up in a fleeting directory since the last change; None: it is none."""
 
 
 class Inodes:
@@ -71,7 +74,7 @@ class Inodes:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._owner = owner()
-        self.nodes = {wire.ROOT_NODEID: Inode("", wire.ROOT_NODEID)}
+        self.nodes = {wire.ROOT_NODEID: Inode("", wire.ROOT_NODEID, b"", -1, None, None)}
         """By the kernel's number."""
         self._directories: dict[str, Directory[Any]] = {}
         self._shapes: dict[type, tuple[Any, Any] | None] = {}
@@ -114,19 +117,20 @@ class Inodes:
         place = parent.place
         if place is None or place.stamp != self.stamp:
             place = self.enter(parent)
-        if parent.names is not None:
-            parent.names.add(name)
-        return self.find(place, wire.decoded(name), *wire.now()) or wire.MISSING
+        if place.names is not None:
+            place.names.add(name)
+        return self.find(place, str(name, "utf-8", "surrogateescape"), wire.now()) or wire.MISSING
 
     def enter(self, inode: Inode) -> Place:
         """A directory, to look names up in: from now on the kernel knows names in it."""
         place = inode.place
         if place is None or place.stamp != self.stamp:
             # before the tree is asked: a change that comes between is told to the kernel after this answer
-            place = inode.place = Place(self.stamp, f"{inode.path}/", None, {}, (), False, False)
+            names = None if place is None else place.names
+            place = inode.place = Place(self.stamp, f"{inode.path}/", None, {}, (), False, False, names)
             directory = place.directory = None if self._is_vanished(inode.path) else self._directory(inode.path)
             if directory is not None and directory.FLEETING:
-                inode.names = inode.names or set()
+                place.names = names or set()
                 return place
             if directory is None or directory.OF_TASKS or self.vanished:
                 return place
@@ -137,7 +141,7 @@ class Inodes:
                 place.quick = True
         return place
 
-    def find(self, place: Place, name: str, seconds: int, nanoseconds: int) -> bytes | None:
+    def find(self, place: Place, name: str, moment: tuple[int, int]) -> bytes | None:
         """``struct fuse_entry_out`` of a name looked up at a time, for the kernel to know it; None: there is none."""
         path = place.below + name
         number = path_number(path)
@@ -149,7 +153,7 @@ class Inodes:
         parts: Parts | None = None
         if place.quick:
             parts, there, _ = place.declared.get(name, _NOWHERE)
-            if not there(place.directory):
+            if there is not None and not there(place.directory):
                 for key_of, shape in place.families:
                     if key_of(place.directory, name) is not None:
                         parts = shape
@@ -164,23 +168,23 @@ class Inodes:
                 return None
             parts = self._parts(path, entry)
             stamp = -1 if passing else stamp
+        said = (
+            wire.entry(number, number & INODE_MASK, parts, moment) if inode is None else wire.again(inode.said, parts)
+        )
+        if self.kept:
+            said = self._at_kept_times(path, said)
+        within = place if entry is None else None
         if inode is None:
-            inode = self.nodes[number] = Inode(path, number)
-        inode.lookups += 1
-        inode.stamp = stamp
-        inode.entry = entry
-        inode.passing = stamp < 0
-        inode.within = place if entry is None else None
-        if inode.said:
-            said = wire.again(inode.said, parts)
+            self.nodes[number] = Inode(path, number, said, stamp, entry, within)
         else:
-            said = wire.entry(number, number & INODE_MASK, parts, seconds, nanoseconds)
-        inode.said = said if not self.kept else self._at_kept_times(path, said)
-        return inode.said
+            inode.lookups += 1
+            inode.said, inode.stamp, inode.entry, inode.within = said, stamp, entry, within
+            inode.passing = stamp < 0
+        return said
 
-    def tell(self, place: Place, name: str, seconds: int, nanoseconds: int) -> bytes | None:
+    def tell(self, place: Place, name: str, moment: tuple[int, int]) -> bytes | None:
         """As `find`, but None of a name that the kernel knows."""
-        return None if path_number(place.below + name) in self.nodes else self.find(place, name, seconds, nanoseconds)
+        return None if path_number(place.below + name) in self.nodes else self.find(place, name, moment)
 
     # --- what stat(2) says ----------------------------------------------------------------
 
@@ -222,7 +226,7 @@ class Inodes:
             if inode.said:
                 said = wire.again(inode.said, parts)
             else:
-                said = wire.entry(inode.nodeid, inode_number(inode.path or "/"), parts, *wire.now())
+                said = wire.entry(inode.nodeid, inode_number(inode.path or "/"), parts, wire.now())
             inode.said = self._at_kept_times(inode.path, said)
 
     def _at_kept_times(self, path: str, said: bytes) -> bytes:

@@ -87,7 +87,7 @@ class Listings:
             if room < 0:
                 return None
             if plus:
-                said = None if tells is None else tell(tells, name, *moment)
+                said = None if tells is None else tell(tells, name, moment)
                 told += said is not None
                 reply.append(said or wire.NO_ENTRY)
             reply.append(wire.pack_ino(inode_number(below + name)))

@@ -133,7 +133,14 @@ class Directory(Generic[K]):
             return None
         shown = self._shown(tiers)
         return Shapes(
-            {name: (one.shape(self.machine, tiers), one.there, one.entry) for name, one in shown.declared.items()},
+            {
+                name: (
+                    one.shape(self.machine, tiers),
+                    one.is_visible if isinstance(one, Attribute) else one.there,
+                    one.entry,
+                )
+                for name, one in shown.declared.items()
+            },
             tuple((family.find, family.shape(self.machine, tiers)) for family in shown.families),
         )
 

@@ -120,8 +120,8 @@ class Shape:
 class Shapes:
     """What is the same in every directory of a class."""
 
-    declared: dict[str, tuple[Shape | None, Callable[[Any], bool], Callable[[Any], Entry | None]]]
-    """Name -> its shape, whether it is there in a directory, and what makes the entry."""
+    declared: dict[str, tuple[Shape | None, Callable[[Any], bool] | None, Callable[[Any], Entry | None]]]
+    """Name -> its shape, whether it is there in a directory (None: always), and what makes the entry."""
     families: tuple[tuple[Callable[[Any, str], Any], Shape | None], ...]
     """What finds a name's key in a directory, and the shape of what has one."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from attrs import define, field
+
 from tdxfs.model import LogRecord, Machine, changed
 
 ALERT, ERR, WARN, NOTICE, INFO = 1, 3, 4, 5, 6
@@ -13,6 +15,21 @@ USER = 1
 """The facility of what programs write."""
 _PAUSE = 1_731
 """Microseconds between two lines: the emulated kernel has no clock."""
+
+
+@define
+class Log:
+    """The emulated kernel log while it is being written."""
+
+    records: list[LogRecord] = field(factory=list)
+
+    def say(self, level: int, text: str) -> None:
+        """Append one line, a plausible while after the one before."""
+        usec = self.records[-1].usec + _PAUSE if self.records else 0
+        self.records.append(LogRecord(level, usec, text))
+
+    def tdx(self, level: int, text: str) -> None:
+        self.say(level, f"virt/tdx: {text}")
 
 
 def said(machine: Machine, level: int, text: str) -> Machine:

@@ -69,7 +69,10 @@ class Place:
 
 
 class Inodes:
-    """The table of a mount's inodes."""
+    """
+    The table of a mount's inodes. One thread asks it; another may change the machine meanwhile: what is made of the
+    old one is then stamped as such, since the stamp is read before the tree.
+    """
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
@@ -78,6 +81,7 @@ class Inodes:
         """By the kernel's number."""
         self._directories: dict[str, Directory[Any]] = {}
         self._shapes: dict[type, tuple[Any, Any] | None] = {}
+        self._of = 0  # the stamp of these two
         self.kept: dict[str, dict[str, Any]] = {}
         """Path -> what chmod, chown, utimes and truncate set."""
         self._generation = tree.generation
@@ -90,8 +94,8 @@ class Inodes:
         """The inode of a path; None if the kernel does not know it."""
         return self.nodes.get(path_number(path) if path else wire.ROOT_NODEID)
 
-    def catch_up(self) -> None:
-        """The machine has changed; if not only its tasks, what was true of the other one is forgotten."""
+    def follow(self) -> None:
+        """The machine has changed; if not only its tasks, what was true of the other one is asked for anew."""
         if self._generation != self._tree.generation:
             self._generation = self._tree.generation
             self.forget_all()
@@ -99,8 +103,6 @@ class Inodes:
     def forget_all(self) -> None:
         """Ask the tree anew."""
         self.stamp += 1
-        self._directories.clear()
-        self._shapes.clear()
 
     def forget(self, nodeid: int, lookups: int) -> None:
         """The kernel has forgotten so many answers about an inode."""
@@ -198,7 +200,9 @@ class Inodes:
     def change_attributes(self, nodeid: int, change: wire.Change) -> bytes:
         """chmod, chown, utimes and truncate: kernfs keeps what they set for as long as the object lives."""
         inode = self.nodes[nodeid]
-        self.entry(inode)
+        entry = self.entry(inode)
+        if entry is None:
+            return wire.attributes(inode.said)
         kept = self.kept.setdefault(inode.path, {})
         new = {"mode": change.mode, "uid": change.uid, "gid": change.gid}
         kept |= {name: value for name, value in new.items() if value is not None}
@@ -208,7 +212,7 @@ class Inodes:
         elif change.atime is not None or change.mtime is not None:
             atime, mtime, _ = wire.times(inode.said)
             kept["times"] = (*(change.atime or atime), *(change.mtime or mtime), *moment)
-        self._say(inode, self.entry(inode))
+        self._say(inode, entry)
         return wire.attributes(inode.said)
 
     def mode_of(self, inode: Inode, file: File) -> int:
@@ -220,14 +224,13 @@ class Inodes:
         for path in [path for path in self.kept if not self._tree.has(path)]:
             del self.kept[path]
 
-    def _say(self, inode: Inode, entry: Entry | None) -> None:
-        if entry is not None:
-            parts = self._parts(inode.path, entry)
-            if inode.said:
-                said = wire.again(inode.said, parts)
-            else:
-                said = wire.entry(inode.nodeid, inode_number(inode.path or "/"), parts, wire.now())
-            inode.said = self._at_kept_times(inode.path, said)
+    def _say(self, inode: Inode, entry: Entry) -> None:
+        parts = self._parts(inode.path, entry)
+        if inode.said:
+            said = wire.again(inode.said, parts)
+        else:
+            said = wire.entry(inode.nodeid, inode_number(inode.path or "/"), parts, wire.now())
+        inode.said = self._at_kept_times(inode.path, said)
 
     def _at_kept_times(self, path: str, said: bytes) -> bytes:
         times = self.kept[path].get("times") if path in self.kept else None
@@ -249,7 +252,8 @@ class Inodes:
 
     def entry(self, inode: Inode) -> Entry | None:
         """What is at an inode's path now, or None; what stat(2) says of it is up to date then."""
-        if inode.stamp == self.stamp:
+        stamp = self.stamp
+        if inode.stamp == stamp:
             if inode.entry is not None:
                 return inode.entry
             place = inode.within
@@ -262,10 +266,10 @@ class Inodes:
             entry, inode.passing = self._entry(inode.path)
         except NoEntry:
             return None
-        if inode.stamp != self.stamp:
+        if inode.stamp != stamp:
             self._say(inode, entry)
         if not inode.passing:
-            inode.stamp, inode.entry = self.stamp, entry
+            inode.stamp, inode.entry, inode.within = stamp, entry, None
         return entry
 
     def _entry(self, path: str) -> tuple[Entry, bool]:
@@ -275,7 +279,7 @@ class Inodes:
         if not path:
             return self._tree.root, False
         above, _, name = path.rpartition("/")
-        directory = self._directories.get(above) or self._directory(above)
+        directory = self._directory(above)
         if directory is None:
             raise NoEntry(path)
         entry = directory.lookup(name, self._tree.tiers)
@@ -288,6 +292,7 @@ class Inodes:
         return entry, passing
 
     def _directory(self, path: str) -> Directory[Any] | None:
+        self._catch_up()
         found = self._directories.get(path)
         if found is None:
             try:
@@ -301,10 +306,17 @@ class Inodes:
                 self._directories[path] = entry
         return found
 
+    def _catch_up(self) -> None:
+        if self._of != self.stamp:
+            self._of = self.stamp
+            self._directories.clear()
+            self._shapes.clear()
+
     def _is_vanished(self, path: str) -> bool:
         return bool(self.vanished) and not self.vanished.isdisjoint(upwards(path))
 
     def _shapes_of(self, directory: Directory[Any]) -> tuple[Any, Any] | None:
+        self._catch_up()
         cls = type(directory)
         if cls not in self._shapes:
             shapes = directory.shapes(self._tree.tiers)

@@ -33,12 +33,12 @@ class Listings:
         self._known: dict[tuple[str, bool], bytes] = {}
         self._stamp = 0
 
-    def of(self, directory: Directory[Any]) -> Entries:
-        """What a directory holds, as long as nothing changes."""
+    def of(self, directory: Directory[Any], stamp: int) -> Entries:
+        """What a directory holds, as long as nothing changes; `stamp` is that of before it was looked up."""
         if type(directory).OF_TASKS:
             return self._tree.entries(directory)
-        if self._stamp != self._inodes.stamp or len(self._entries) >= REMEMBERED:
-            self._stamp = self._inodes.stamp
+        if self._stamp != stamp or len(self._entries) >= REMEMBERED:
+            self._stamp = stamp
             self._entries.clear()
             self._known.clear()
         entries = self._entries.get(directory.path)
@@ -53,10 +53,11 @@ class Listings:
         """
         if offset == LAST_OFFSET:
             return b""
+        stamp = self._inodes.stamp
         directory = None if gone else self._inodes.entry(inode)
         if not isinstance(directory, Directory):
             return b"".join(_dots(inode.path, LAST_OFFSET, plus)) if offset == 0 else b""
-        entries = self.of(directory)
+        entries = self.of(directory, stamp)
         known = self._known.get((directory.path, plus)) if offset == 0 else None
         if known is not None and len(known) <= size:
             return known

@@ -64,7 +64,7 @@ class Server:
         self.session.serve()
 
     def _changed(self, old: Machine, new: Machine) -> None:
-        self.inodes.catch_up()
+        self.inodes.follow()
         stale = self.cached.change(self.tree.root_of(old), self.tree.root_of(new))
         self.inodes.drop_kept()
         self.notifier.post(stale)
@@ -102,20 +102,20 @@ class Server:
 
     def open_directory(self, nodeid: int) -> bytes | int:
         """open(2) of a directory."""
-        inode = self.inodes.nodes[nodeid]
+        inode, stamp = self.inodes.nodes[nodeid], self.inodes.stamp
         directory = self.inodes.entry(inode)
         if not isinstance(directory, Directory):
             return -errno.ENOENT
         if self.opened.failures is not None:
             self._fail_listing(self.opened.failures, inode, directory)
-        return wire.pack_opened(self.opened.add(Opened(inode, None, self.inodes.stamp, self.tree.told, 0)), 0)
+        return wire.pack_opened(self.opened.add(Opened(inode, None, stamp, self.tree.told, 0)), 0)
 
     def _fail_listing(self, failures: Failures, inode: Inode, directory: Directory[Any]) -> None:
         # what had vanished is back, and what vanishes now is still named; told before the kernel locks the directory
         below = f"{inode.path}/"
         failures.meet("list", inode.path)
         back = {path for path in self.inodes.vanished if path.rpartition("/")[0] == inode.path}
-        lost = set(failures.vanishing([below + name for name in self.listings.of(directory).names]))
+        lost = set(failures.vanishing([below + name for name in self.listings.of(directory, self.inodes.stamp).names]))
         self.inodes.vanished = self.inodes.vanished - back | lost
         self.inodes.forget_all()
         self.notifier.post(self.cached.names(inode.path, [path[len(below) :] for path in back | lost]))

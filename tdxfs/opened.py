@@ -72,7 +72,8 @@ class Descriptions:
         """open(2) of a file: ``struct fuse_open_out``, or a negative errno."""
         inodes = self._inodes
         inode = inodes.nodes[nodeid]
-        file = inode.entry if inode.stamp == inodes.stamp else None
+        stamp = inodes.stamp
+        file = inode.entry if inode.stamp == stamp else None
         if file is None:
             file = inodes.entry(inode)
             if file is None:
@@ -89,7 +90,7 @@ class Descriptions:
             file.may_open()
         if self.failures is not None:
             self.failures.meet("open", inode.path)
-        opened = Opened(inode, file, inodes.stamp, self._tree.told, flags)
+        opened = Opened(inode, file, stamp, self._tree.told, flags)
         if not opened.plain:
             self._prepare(opened, file, access)
         # only what the page cache holds can be mapped MAP_SHARED
@@ -161,13 +162,14 @@ class Descriptions:
 
     def _renew(self, opened: Opened) -> None:
         # if the machine has changed, what an open file shows next is the new one's, if it is still there
-        if opened.stamp == self._inodes.stamp and (not opened.inode.passing or opened.told == self._tree.told):
+        stamp, told = self._inodes.stamp, self._tree.told
+        if opened.stamp == stamp and (not opened.inode.passing or opened.told == told):
             return
         file = None if opened.gone else self._inodes.entry(opened.inode)
         opened.file = file if isinstance(file, File) else None
         opened.plain = opened.file is not None and opened.file.plain and not opened.inode.passing
         opened.gone = opened.file is None
-        opened.stamp, opened.told = self._inodes.stamp, self._tree.told
+        opened.stamp, opened.told = stamp, told
 
     # --- events -------------------------------------------------------------------------
 

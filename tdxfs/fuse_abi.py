@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from threading import Event, Thread, get_ident
 from typing import Any, Protocol
 
 from tdxfs import fuse_wire as wire
@@ -187,29 +188,28 @@ class Session:
         """The node that the request which libfuse has is about."""
         self._postponed: deque[bytes] = deque()
         self._stopped = False
+        self._ended = Event()
+        # with one CPU nobody sends a request while this looks for one
+        self._sleeps = len(os.sched_getaffinity(0)) == 1
 
     def serve(self) -> None:
         """Answer requests until the mount is gone, or SIGTERM, SIGINT or SIGHUP comes; then unmount."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._on_signal)
         own, descriptor, into, readv, answer = self._own, self._descriptor, [self._own.data], os.readv, self._answer
         postponed = self._postponed
-        os.set_blocking(descriptor, False)
-        asleep = select.poll()
-        asleep.register(descriptor, select.POLLIN)
-        # whichever thread a signal comes to, and whenever: it is in this pipe for good, so nobody goes to sleep again
-        woken, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
-        asleep.register(woken, select.POLLIN)
-        # with one CPU nobody sends a request while this looks for one
-        looks, patience = 0, LOOKS if len(os.sched_getaffinity(0)) > 1 else 0
+        os.set_blocking(descriptor, self._sleeps)
+        looks, patience = 0, -1 if self._sleeps else LOOKS
+        wakes = self._end_at_signals()
         try:
             while not self._stopped:
-                if looks >= patience:
-                    asleep.poll()
-                    looks = 0
                 try:
-                    size = readv(descriptor, into)
+                    if looks == patience:
+                        os.set_blocking(descriptor, True)
+                        try:
+                            size = readv(descriptor, into)
+                        finally:
+                            os.set_blocking(descriptor, False)
+                    else:
+                        size = readv(descriptor, into)
                 except BlockingIOError:
                     looks += 1
                     continue
@@ -224,9 +224,31 @@ class Session:
                 while postponed:
                     answer(own, own.fill(postponed.popleft()))
         finally:
+            self._ended.set()
+            signal.set_wakeup_fd(-1)
+            os.close(wakes)
             # a copy in another mount namespace can outlive the mount: then there is nothing left to unmount here
             if is_mounted(Path(os.fsdecode(ctypes.string_at(self._mountpoint.value or 0)))):
                 _teardown(self._fuse, self._mountpoint)
+
+    def _end_at_signals(self) -> int:
+        # whichever thread a signal comes to, and whenever, it is in a pipe for good; the end of it that is written to
+        woken, wakes = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(wakes, False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+        signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
+        Thread(target=self._end, name="end", args=(woken, get_ident()), daemon=True).start()
+        return wakes
+
+    def _end(self, woken: int, loop: int) -> None:
+        # a read that waits for a request is interrupted until the loop is seen to have ended
+        if os.read(woken, 1):
+            self._stopped = True
+            while not self._ended.wait(0.01):
+                os.set_blocking(self._descriptor, False)
+                signal.pthread_kill(loop, signal.SIGTERM)
+        os.close(woken)
 
     def _answer(self, request: _Buffer, size: int) -> None:
         data, filesystem = request.data, self._filesystem
@@ -317,6 +339,7 @@ class Session:
         waiting.register(bell, select.POLLIN)
         end = time.monotonic() + patience
         nodeid = self.nodeid
+        os.set_blocking(self._descriptor, False)
         try:
             while not done():
                 ready = waiting.poll(max(end - time.monotonic(), 0) * 1000)
@@ -329,6 +352,7 @@ class Session:
             return True
         finally:
             self.nodeid = nodeid
+            os.set_blocking(self._descriptor, self._sleeps)
 
     def _answer_one(self) -> None:
         try:
@@ -341,9 +365,6 @@ class Session:
             self._postponed.append(bytes(self._other.data[:size]))
         else:
             self._answer(self._other, size)
-
-    def _on_signal(self, *_: Any) -> None:
-        self._stopped = True
 
     def forget_name(self, directory: int, name: bytes) -> int:
         """The kernel looks `name` up anew in a directory; a negative errno where it did not know it. Blocks."""

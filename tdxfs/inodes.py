@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from attrs import define
 
@@ -58,7 +58,7 @@ class Place:
     directory: Directory[Any] | None
     """None: it is gone."""
     declared: dict[str, tuple[Parts | None, Callable[[Any], bool] | None, Callable[[Any], Entry | None]]]
-    families: tuple[tuple[Callable[[Any, str], Any], Parts | None], ...]
+    families: tuple[tuple[Callable[[Any, str], Any], Parts | None, Callable[[Any, str, Any], Entry]], ...]
     """Both as `Shapes` has them."""
     quick: bool
     """Whether these say which names there are."""
@@ -66,6 +66,18 @@ class Place:
     """Whether a listing may tell the kernel its names."""
     names: set[bytes] | None
     """The names looked up in a fleeting directory since the last change; None: it is none."""
+
+    def entry(self, path: str) -> Entry | None:
+        """What is at the path of a name that was found."""
+        name = path[len(self.below) :]
+        _, there, make = self.declared.get(name, _NOWHERE)
+        if there is None or there(self.directory):
+            return cast("Entry | None", make(self.directory))
+        for key_of, _, make in self.families:
+            key = key_of(self.directory, name)
+            if key is not None:
+                return make(self.directory, name, key)
+        return None
 
 
 class Inodes:
@@ -130,7 +142,8 @@ class Inodes:
             # before the tree is asked: a change that comes between is told to the kernel after this answer
             names = None if place is None else place.names
             place = inode.place = Place(self.stamp, f"{inode.path}/", None, {}, (), False, False, names)
-            directory = place.directory = None if self._is_vanished(inode.path) else self._directory(inode.path)
+            entry = self.entry(inode)
+            directory = place.directory = entry if isinstance(entry, Directory) else None
             if directory is not None and directory.FLEETING:
                 place.names = names or set()
                 return place
@@ -156,7 +169,7 @@ class Inodes:
         if place.quick:
             parts, there, _ = place.declared.get(name, _NOWHERE)
             if there is not None and not there(place.directory):
-                for key_of, shape in place.families:
+                for key_of, shape, _ in place.families:
                     if key_of(place.directory, name) is not None:
                         parts = shape
                         break
@@ -256,12 +269,9 @@ class Inodes:
         if inode.stamp == stamp:
             if inode.entry is not None:
                 return inode.entry
-            place = inode.within
-            if place is not None:
-                declared = place.declared.get(inode.path[len(place.below) :])
-                if declared is not None:
-                    inode.entry = declared[2](place.directory)
-                    return inode.entry
+            if inode.within is not None:
+                inode.entry = inode.within.entry(inode.path)
+                return inode.entry
         try:
             entry, inode.passing = self._entry(inode.path)
         except NoEntry:
@@ -325,7 +335,7 @@ class Inodes:
                 if shapes is None
                 else (
                     {name: (self._parts_of_shape(shape), *how) for name, (shape, *how) in shapes.declared.items()},
-                    tuple((find, self._parts_of_shape(shape)) for find, shape in shapes.families),
+                    tuple((find, self._parts_of_shape(shape), make) for find, shape, make in shapes.families),
                 )
             )
         return self._shapes[cls]

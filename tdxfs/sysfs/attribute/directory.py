@@ -141,7 +141,7 @@ class Directory(Generic[K]):
                 )
                 for name, one in shown.declared.items()
             },
-            tuple((family.find, family.shape(self.machine, tiers)) for family in shown.families),
+            tuple((family.find, family.shape(self.machine, tiers), family.make) for family in shown.families),
         )
 
     def entries(self, tiers: Collection[Tier] = ALL_TIERS) -> Iterator[tuple[str, int]]:

@@ -122,8 +122,8 @@ class Shapes:
 
     declared: dict[str, tuple[Shape | None, Callable[[Any], bool] | None, Callable[[Any], Entry | None]]]
     """Name -> its shape, whether it is there in a directory (None: always), and what makes the entry."""
-    families: tuple[tuple[Callable[[Any, str], Any], Shape | None], ...]
-    """What finds a name's key in a directory, and the shape of what has one."""
+    families: tuple[tuple[Callable[[Any, str], Any], Shape | None, Callable[[Any, str, Any], Entry]], ...]
+    """What finds a name's key in a directory, the shape of what has one, and what makes its entry."""
 
 
 def relative(target: str, directory: str) -> str:

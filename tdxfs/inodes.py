@@ -49,31 +49,41 @@ class Inode:
 
 
 @define(eq=False)
+class Kind:
+    """What all directories of a class have in common (`Shapes`, with parts for shapes)."""
+
+    declared: dict[str, tuple[Parts | None, Callable[[Any], bool] | None, Callable[[Any], Entry | None]]]
+    families: tuple[tuple[Callable[[Any, str], Any], Parts | None, Callable[[Any, str, Any], Entry]], ...]
+    quick: bool = True
+    """Whether these say which names there are."""
+    lists: bool = True
+    """Whether a listing may tell the kernel its names."""
+
+
+_OWN_WAY = Kind({}, (), quick=False)
+_UNTOLD = Kind({}, (), quick=False, lists=False)
+
+
+@define(eq=False)
 class Place:
     """A directory that names are looked up in."""
 
     stamp: int
     below: str
     """Its path and a slash."""
-    directory: Directory[Any] | None
+    directory: Directory[Any] | None = None
     """None: it is gone."""
-    declared: dict[str, tuple[Parts | None, Callable[[Any], bool] | None, Callable[[Any], Entry | None]]]
-    families: tuple[tuple[Callable[[Any, str], Any], Parts | None, Callable[[Any, str, Any], Entry]], ...]
-    """Both as `Shapes` has them."""
-    quick: bool
-    """Whether these say which names there are."""
-    lists: bool
-    """Whether a listing may tell the kernel its names."""
-    names: set[bytes] | None
+    kind: Kind = _UNTOLD
+    names: set[bytes] | None = None
     """The names looked up in a fleeting directory since the last change; None: it is none."""
 
     def entry(self, path: str) -> Entry | None:
         """What is at the path of a name that was found."""
         name = path[len(self.below) :]
-        _, there, make = self.declared.get(name, _NOWHERE)
+        _, there, make = self.kind.declared.get(name, _NOWHERE)
         if there is None or there(self.directory):
             return cast("Entry | None", make(self.directory))
-        for key_of, _, make in self.families:
+        for key_of, _, make in self.kind.families:
             key = key_of(self.directory, name)
             if key is not None:
                 return make(self.directory, name, key)
@@ -92,7 +102,7 @@ class Inodes:
         self.nodes = {wire.ROOT_NODEID: Inode("", wire.ROOT_NODEID, b"", -1, None, None)}
         """By the kernel's number."""
         self._directories: dict[str, Directory[Any]] = {}
-        self._shapes: dict[type, tuple[Any, Any] | None] = {}
+        self._kinds: dict[type, Kind] = {}
         self._of = 0  # the stamp of these two
         self.kept: dict[str, dict[str, Any]] = {}
         """Path -> what chmod, chown, utimes and truncate set."""
@@ -140,20 +150,15 @@ class Inodes:
         place = inode.place
         if place is None or place.stamp != self.stamp:
             # before the tree is asked: a change that comes between is told to the kernel after this answer
-            names = None if place is None else place.names
-            place = inode.place = Place(self.stamp, f"{inode.path}/", None, {}, (), False, False, names)
+            before, place = place, Place(self.stamp, f"{inode.path}/")
+            inode.place = place
             entry = self.entry(inode)
-            directory = place.directory = entry if isinstance(entry, Directory) else None
-            if directory is not None and directory.FLEETING:
-                place.names = names or set()
-                return place
-            if directory is None or directory.OF_TASKS or self.vanished:
-                return place
-            place.lists = True
-            shapes = self._shapes_of(directory)
-            if shapes is not None:
-                place.declared, place.families = shapes
-                place.quick = True
+            if isinstance(entry, Directory):
+                place.directory = entry
+                if entry.FLEETING:
+                    place.names = set() if before is None or before.names is None else before.names
+                elif not entry.OF_TASKS and not self.vanished:
+                    place.kind = self._kind(entry)
         return place
 
     def find(self, place: Place, name: str, moment: tuple[int, int]) -> bytes | None:
@@ -166,10 +171,11 @@ class Inodes:
             inode.lookups += 1
             return inode.said
         parts: Parts | None = None
-        if place.quick:
-            parts, there, _ = place.declared.get(name, _NOWHERE)
+        kind = place.kind
+        if kind.quick:
+            parts, there, _ = kind.declared.get(name, _NOWHERE)
             if there is not None and not there(place.directory):
-                for key_of, shape, _ in place.families:
+                for key_of, shape, _ in kind.families:
                     if key_of(place.directory, name) is not None:
                         parts = shape
                         break
@@ -320,25 +326,27 @@ class Inodes:
         if self._of != self.stamp:
             self._of = self.stamp
             self._directories.clear()
-            self._shapes.clear()
+            self._kinds.clear()
 
     def _is_vanished(self, path: str) -> bool:
         return bool(self.vanished) and not self.vanished.isdisjoint(upwards(path))
 
-    def _shapes_of(self, directory: Directory[Any]) -> tuple[Any, Any] | None:
+    def _kind(self, directory: Directory[Any]) -> Kind:
         self._catch_up()
-        cls = type(directory)
-        if cls not in self._shapes:
+        kind = self._kinds.get(type(directory))
+        if kind is None:
             shapes = directory.shapes(self._tree.tiers)
-            self._shapes[cls] = (
-                None
-                if shapes is None
-                else (
-                    {name: (self._parts_of_shape(shape), *how) for name, (shape, *how) in shapes.declared.items()},
+            kind = _OWN_WAY
+            if shapes is not None:
+                kind = Kind(
+                    {
+                        name: (self._parts_of_shape(shape), there, make)
+                        for name, (shape, there, make) in shapes.declared.items()
+                    },
                     tuple((find, self._parts_of_shape(shape), make) for find, shape, make in shapes.families),
                 )
-            )
-        return self._shapes[cls]
+            self._kinds[type(directory)] = kind
+        return kind
 
     def _parts_of_shape(self, shape: Shape | None) -> Parts | None:
         return None if shape is None else parts_of(shape.mode, shape.nlink, shape.size, 0, *self._owner)

@@ -70,7 +70,7 @@ class Listings:
         )
         room = size - sum(map(len, reply))
         place = self._inodes.enter(inode) if plus else None
-        tells = place if place is not None and place.lists and not large else None
+        tells = place if place is not None and place.kind.lists and not large else None
         told = self._add(reply, rows, room, f"{inode.path}/", plus, tells)
         if told is not None and large:
             self._entries.pop(directory.path, None)

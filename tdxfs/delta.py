@@ -10,9 +10,15 @@ from collections.abc import Collection, Iterator
 from functools import lru_cache
 from typing import Any
 
+from attrs import fields
+
 from tdxfs import nodes
 from tdxfs.model import Machine
 from tdxfs.ranges import RunMap
+
+_OF_TASKS = frozenset({"tasks", "allocated", "generation", "conflict_numbers"})
+"""Fields of a Machine that a change of its tasks alone changes."""
+_NOT_OF_TASKS = tuple(field.name for field in fields(Machine) if field.name not in _OF_TASKS)
 
 
 def differing(before: Collection[Any], after: Collection[Any]) -> Collection[Any]:
@@ -27,6 +33,12 @@ def differing(before: Collection[Any], after: Collection[Any]) -> Collection[Any
             for number in range(start, end)
         ]
     return set(before) ^ set(after)
+
+
+@lru_cache(maxsize=2)
+def tasks_only(old: Machine, new: Machine) -> bool:
+    """Whether nothing but tasks, and what they allocated, may differ."""
+    return all(getattr(old, name) is getattr(new, name) for name in _NOT_OF_TASKS)
 
 
 @lru_cache(maxsize=2)

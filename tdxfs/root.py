@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Collection, Iterator
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 from attrs import define, field
 
-from tdxfs import devfs, procfs
+from tdxfs import delta, devfs, procfs
 from tdxfs.model import Machine
 from tdxfs.sysfs import (
     bus,
@@ -31,7 +32,7 @@ from tdxfs.sysfs import (
     tasks,
     tdx_host,
 )
-from tdxfs.sysfs.attribute import ALL_TIERS, Directory, DirectoryClass, Entry, Tier
+from tdxfs.sysfs.attribute import ALL_TIERS, Directory, DirectoryClass, Entry, Tier, of_tasks
 
 FIXED: tuple[DirectoryClass, ...] = (
     *bus.DIRECTORIES,
@@ -60,6 +61,17 @@ class Place:
 
     cls: DirectoryClass | None = None
     below: dict[str, Place] = field(factory=dict)
+
+    @cached_property
+    def of_tasks(self) -> bool:
+        """Whether a change of the machine's tasks may change what is in or below it."""
+        return (self.cls is not None and of_tasks(self.cls)) or any(place.of_tasks for place in self.below.values())
+
+    def untouched(self, old: Machine, new: Machine) -> bool:
+        """Whether nothing in or below it is touched when `new` follows `old`."""
+        if self.below:
+            return delta.tasks_only(old, new) and not self.of_tasks
+        return self.cls is not None and self.cls.untouched(old, new)
 
     def exists(self, machine: Machine, tiers: Collection[Tier]) -> bool:
         if self.cls is not None and self.cls.TIER in tiers and self.cls.exists(machine):
@@ -113,7 +125,7 @@ class Between(Directory[Place]):
         self, old: Self, tiers: Collection[Tier] = ALL_TIERS
     ) -> Iterator[tuple[str, Entry | None, Entry | None]]:
         for name, place in self.key.below.items():
-            if place.below or place.cls is None or not place.cls.untouched(old.machine, self.machine):
+            if not place.untouched(old.machine, self.machine):
                 yield name, old._place(name, tiers), self._place(name, tiers)
         before, after = old._own(tiers), self._own(tiers)
         if before is not None and after is not None and not after.untouched(before.machine, after.machine):

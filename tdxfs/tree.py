@@ -12,9 +12,9 @@ from functools import lru_cache, partial
 from threading import Lock
 from typing import Any
 
-from attrs import fields, frozen
+from attrs import frozen
 
-from tdxfs import processes
+from tdxfs import delta, processes
 from tdxfs.errors import AccessDenied, NoDevice, NoEntry, NotADirectory, Refusal
 from tdxfs.model import PAGE_SIZE, Machine, changed
 from tdxfs.pledge import kept
@@ -126,13 +126,6 @@ def _increasing(offsets: Iterable[int]) -> Iterator[int]:
         yield last
 
 
-_NOT_OF_TASKS = tuple(field.name for field in fields(Machine) if field.name not in ("tasks", "allocated", "generation"))
-
-
-def _differ_in_tasks_only(one: Machine, other: Machine) -> bool:
-    return all(getattr(one, name) is getattr(other, name) for name in _NOT_OF_TASKS)
-
-
 def _ordered(rows: Iterable[tuple[str, int]]) -> Entries:
     # names and types as kernfs orders them
     ordered = sorted((name_hash(name), name, kind) for name, kind in rows)
@@ -194,7 +187,7 @@ class Tree:
             successor = machine.after(before)
             uevents = following(before, successor, self.root_of)
             self._machine = successor if uevents is successor.uevents else changed(successor, uevents=uevents)
-            if _differ_in_tasks_only(before, machine):
+            if delta.tasks_only(before, self._machine):
                 self.told += 1
             else:
                 self.generation += 1
@@ -275,26 +268,36 @@ class Tree:
 
     def follow(self, path: str, tiers: Collection[Tier] | None = None) -> tuple[str, Entry]:
         """The real path and entry that `path` leads to, symbolic links followed; `tiers` as in `lookup`."""
+        shown = self.tiers if tiers is None else tiers
         todo = [part for part in reversed(path.split("/")) if part]
-        here: list[str] = []
+        names: list[str] = []
+        above: list[Entry] = []
+        here: Entry = self.root
         hops = 0
         while todo:
             part = todo.pop()
+            if not isinstance(here, Directory):
+                raise NotADirectory(path)
             if part == ".":
                 continue
             if part == "..":
-                here = here[:-1]
+                if above:
+                    names.pop()
+                    here = above.pop()
                 continue
-            here.append(part)
-            entry = self.lookup("/" + "/".join(here), tiers)
+            entry = here.lookup(part, shown)
+            if entry is None:
+                raise NoEntry(path)
             if isinstance(entry, Link):
                 hops += 1
                 if hops > 40:
                     raise NoEntry(path)
-                here.pop()
                 todo.extend(p for p in reversed(entry.target.split("/")) if p)
-        real = "/" + "/".join(here)
-        return real, self.lookup(real, tiers)
+            else:
+                names.append(part)
+                above.append(here)
+                here = entry
+        return "/" + "/".join(names), here
 
     def list(self, path: str) -> Entries:
         """What a directory holds, in kernfs's order."""

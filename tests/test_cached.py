@@ -1,15 +1,18 @@
 """What the kernel must forget after a change, against two whole walks of the tree."""
 
+import re
+
 import pytest
 from attrs import evolve
 from machines import MIXED, booted
 
 from tdxfs.cached import Cached
 from tdxfs.inodes import Inodes
-from tdxfs.model import DERIVED, GIB, Block, Driver, Zone
+from tdxfs.model import DERIVED, GIB, Block, Driver, MemPolicy, Mode, Zone
 from tdxfs.ranges import Range
 from tdxfs.root import Root
 from tdxfs.sysfs.attribute import ALL_TIERS, Directory
+from tdxfs.tasks import executed, policy_set, tell
 from tdxfs.tree import Tree, stat_of
 
 OFFLINE = Block(nodes=(2,), online=False, zone=Zone.NORMAL)
@@ -49,16 +52,18 @@ CHANGES = {
     "kmem takes a dax device": kmem,
     "a dax device is split": split,
     "a region is plugged": plugged,
+    "a task comes": lambda m: tell(m, executed(77, 1, "one")),
+    "a task has a policy": lambda m: tell(m, policy_set(78, 77, MemPolicy(Mode.BIND, frozenset({1}), frozenset({1})))),
     "nothing": lambda m: evolve(m),
 }
 
 
 def seen(tree):
-    """Path -> what stat(2) says, link counts included."""
+    """Path -> what stat(2) says, link counts included; processes aside, of which every number may be one."""
     return {
         path: (isinstance(entry, Directory), stat_of(entry), tree.nlink(entry))
         for path, entry in tree.walk()
-        if not path.startswith(FLEETING)
+        if not path.startswith(FLEETING) and not re.match(r"/proc/[0-9]", path)
     }
 
 
@@ -91,7 +96,8 @@ def test_all_that_differs_is_forgotten_and_nothing_else(change, backwards):
     told = {path for path in told if not path.startswith(FLEETING)}
     differing = {path for path in was.keys() | now.keys() if was.get(path) != now.get(path)}
     lost = was.keys() - now.keys()
-    uppermost = {path for path in differing if path.rpartition("/")[0] in was and path.rpartition("/")[0] in now}
+    above = {path: path.rpartition("/")[0] or "/" for path in differing}
+    uppermost = {path for path in differing if above[path] in was and above[path] in now}
 
     assert uppermost == told
     assert {path for path in lost if path.rpartition("/")[0] not in lost} == stale.gone

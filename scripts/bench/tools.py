@@ -128,16 +128,18 @@ def ratio(over: list[Sample], under: list[Sample], what: str) -> float:
 
 def table(binding: str, samples: dict[str, dict[str, list[Sample]]]) -> None:
     """Medians in milliseconds, and the ratios to plain files."""
-    print(f"{binding + ', ms':20}" + "".join(f"{kind:>9}" for kind in KINDS) + f"{'ratio':>8}" * 2 + "   CPU time:", end="")
-    print("".join(f"{kind:>8}" for kind in KINDS) + f"{'ratio':>8}")
+    kinds = "".join(f"{kind:>8}" for kind in KINDS)
+    print(f"{binding + ', ms':20}{kinds}{'run/plain':>11}{'mount/plain':>13}   CPU time:{kinds}{'run/plain':>11}")
     for tool, taken in samples.items():
         passed, busy = (
             [statistics.median(getattr(sample, what) for sample in taken[kind]) * 1e3 for kind in KINDS]
             for what in ("passed", "ran")
         )
-        ratios = "".join(f"{ratio(taken[kind], taken[PLAIN], 'passed'):8.2f}" for kind in (RUN, MOUNT))
-        print(f"{tool:20}" + "".join(f"{value:9.2f}" for value in passed) + ratios, end=" " * 13)
-        print("".join(f"{value:8.2f}" for value in busy) + f"{ratio(taken[RUN], taken[PLAIN], 'ran'):8.2f}")
+        first, second = (ratio(taken[kind], taken[PLAIN], "passed") for kind in (RUN, MOUNT))
+        print(
+            f"{tool:20}" + "".join(f"{value:8.2f}" for value in passed) + f"{first:11.2f}{second:13.2f}", end=" " * 13
+        )
+        print("".join(f"{value:8.2f}" for value in busy) + f"{ratio(taken[RUN], taken[PLAIN], 'ran'):11.2f}")
     print()
 
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from attrs import frozen
 
+from tdxfs import delta
 from tdxfs.model import Build, Machine
 from tdxfs.sysfs.attribute.declarations import (
     Attribute,
@@ -84,6 +85,8 @@ class Directory(Generic[K]):
         Keys of those directories of this class in or below which names may come or go, or stat(2) say something
         else, when `new` follows `old`; None: any of them.
         """
+        if delta.tasks_only(old, new) and not of_tasks(cls):
+            return ()
         if cls.FOLLOWS is not None:
             return cast("Collection[Any] | None", cls.FOLLOWS(old, new))
         return () if fixed(cls) else None
@@ -234,6 +237,27 @@ def fixed(cls: DirectoryClass) -> bool:
     )
 
 
+def of_tasks(cls: DirectoryClass) -> bool:
+    """Whether a change of the machine's tasks may change what is in or below a directory of a class."""
+    found = _OF_TASKS.get(cls)
+    if found is None:
+        found = _OF_TASKS[cls] = any(below.OF_TASKS for below in _closure(cls))
+    return found
+
+
+def _closure(cls: DirectoryClass) -> set[DirectoryClass]:
+    # the class and those of the directories below
+    todo, seen = [cls], {cls}
+    while todo:
+        one = todo.pop()
+        subdirectories = {declared.cls for declared in one.DECLARED.values() if isinstance(declared, Subdirectory)}
+        families = {family.cls for family in one.FAMILIES if isinstance(family, Directories)}
+        todo += (subdirectories | families) - seen
+        seen.update(todo)
+    return seen
+
+
+_OF_TASKS: dict[DirectoryClass, bool] = {}
 _VARIABLE: dict[DirectoryClass, tuple[Attribute[Any, Any] | Edited[Any] | LinkTo[Any] | Subdirectory[Any], ...]] = {}
 
 

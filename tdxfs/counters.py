@@ -8,6 +8,7 @@ which nothing runs: all memory free but the PAMTs.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from attrs import frozen
 
@@ -15,7 +16,7 @@ from tdxfs.capability import online_memory
 from tdxfs.model import HUGEPAGE_SIZES, PAGE_SIZE, Machine, kernel_at_least
 
 
-@frozen
+@frozen(eq=False)
 class Counter:
     """One counter's name and the kernels that print it."""
 
@@ -170,21 +171,32 @@ def _chosen(
 ) -> dict[str, int]:
     if recorded:
         return dict(recorded)
-    kernel = machine.topology.kernel
-    return {counter.name: derived.get(counter.name, 0) for counter in table if counter.on(kernel)}
+    return {name: derived.get(name, 0) for name in _printed(table, machine.topology.kernel)}
+
+
+@lru_cache(maxsize=64)
+def _printed(table: tuple[Counter, ...], kernel: str) -> tuple[str, ...]:
+    # the names that a kernel prints
+    return tuple(counter.name for counter in table if counter.on(kernel))
 
 
 def format_meminfo(nid: int, kernel: str, values: Mapping[str, int]) -> str:
     """``Node 0 MemTotal:         469608 kB`` and so on, without the last newline."""
+    return _meminfo_form(kernel, tuple(values)).format(*values.values(), node=nid)
+
+
+@lru_cache(maxsize=64)
+def _meminfo_form(kernel: str, names: tuple[str, ...]) -> str:
+    # the text with its numbers left open
     blanks = {counter.name: counter.blanks for counter in MEMINFO if counter.on(kernel)}
     lines = []
-    for name, value in values.items():
+    for name in names:
         key = f"{name}:"
         if name.startswith("HugePages_"):
-            lines.append(f"Node {nid} {key:<17}{value:5}")
+            lines.append(f"Node {{node}} {key:<17}{{:5}}")
         else:
             gap = " " * (blanks.get(name) or 16 - len(key))
-            lines.append(f"Node {nid} {key}{gap}{value:8} kB")
+            lines.append(f"Node {{node}} {key}{gap}{{:8}} kB")
     return "\n".join(lines)
 
 

@@ -400,6 +400,8 @@ def place(
     for number, tried in enumerate(turns):
         left = pages // len(turns) + (number < pages % len(turns))
         for nid in tried:
+            if not left:
+                break
             here = min(left, max(free(nid) - taken.get(nid, 0), 0))
             if here:
                 taken[nid] = taken.get(nid, 0) + here

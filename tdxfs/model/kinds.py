@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from functools import lru_cache
 
 PAGE_SIZE = 4096
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
@@ -18,6 +19,7 @@ def kernel_at_least(kernel: str, since: str) -> bool:
     return _release(kernel) >= _release(since)
 
 
+@lru_cache(maxsize=64)
 def _release(kernel: str) -> tuple[int, ...]:
     return tuple(int(part) for part in kernel.split("."))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 
-from tdxfs import counters, nodes
+from tdxfs import counters
 from tdxfs.idlist import format_list
 from tdxfs.mempolicy import INTERLEAVING, MAX_NUMNODES, format_policy, local_node, mems_allowed, place, policy_at
 from tdxfs.model import PAGE_SIZE, Machine, MemPolicy, Task
@@ -83,7 +84,7 @@ def held(machine: Machine, task: Task, anonymous: int, read: Callable[[str], str
 
     if not task.mappings and not task.moved:
         local = local_node(machine, task)
-        add(task.policy, place(machine, task, task.policy, local, anonymous, lambda nid: free.get(nid, 0)))
+        add(task.policy, place(machine, task, task.policy, local, anonymous, free))
         return Held(pages, interleaved)
     for start, _, rest, count in _mappings(machine, task, read("numa_maps"), read("maps")):
         if any(word.startswith("anon=") for word in rest):
@@ -92,24 +93,25 @@ def held(machine: Machine, task: Task, anonymous: int, read: Callable[[str], str
     return Held(pages, interleaved)
 
 
-def free_pages(machine: Machine, task: Task) -> dict[int, int]:
-    """Node -> pages that are free or the task's own."""
-    return {
-        nid: counters.free_kib(machine, nid) * 1024 // PAGE_SIZE
-        - counters.held_pages(machine, nid)
-        + task.resident.get(nid, 0)
-        for nid in nodes.has_memory(machine)
-    }
+def free_pages(machine: Machine, task: Task) -> Callable[[int], int]:
+    """The function from a node to its pages that are free or the task's own."""
+
+    @cache
+    def free(nid: int) -> int:
+        kib = counters.free_kib(machine, nid)
+        return kib * 1024 // PAGE_SIZE - counters.held_pages(machine, nid) + task.resident.get(nid, 0)
+
+    return free
 
 
-def _nodes(machine: Machine, task: Task, start: int, pages: int, free: dict[int, int]) -> dict[int, int]:
+def _nodes(machine: Machine, task: Task, start: int, pages: int, free: Callable[[int], int]) -> dict[int, int]:
     if not pages:
         return {}
     moved = task.moved.get(start)
     if moved is not None:
         return {moved: pages}
     policy = policy_at(task, start)
-    return place(machine, task, policy, local_node(machine, task), pages, lambda nid: free.get(nid, 0))
+    return place(machine, task, policy, local_node(machine, task), pages, free)
 
 
 def _mappings(machine: Machine, task: Task, real: str, maps: str) -> Iterator[tuple[int, str, list[str], int]]:

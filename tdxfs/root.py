@@ -73,7 +73,16 @@ class Place:
             return delta.tasks_only(old, new) and not self.of_tasks
         return self.cls is not None and self.cls.untouched(old, new)
 
+    @cached_property
+    def certain(self) -> frozenset[Tier]:
+        """With any of these tiers it is there on every machine."""
+        decides = [base for base in self.cls.__mro__ if "exists" in vars(base)] if self.cls is not None else []
+        mine = {self.cls.TIER} if self.cls is not None and decides == [Directory] else set()
+        return frozenset(mine).union(*(place.certain for place in self.below.values()))
+
     def exists(self, machine: Machine, tiers: Collection[Tier]) -> bool:
+        if not self.certain.isdisjoint(tiers):
+            return True
         if self.cls is not None and self.cls.TIER in tiers and self.cls.exists(machine):
             return True
         return any(place.exists(machine, tiers) for place in self.below.values())

@@ -36,9 +36,9 @@ def executed(pid: int, parent: int, name: str) -> str:
     return f"exec {pid} {parent} {name}"
 
 
-def exited(pid: int) -> str:
-    """A process is gone, its threads too."""
-    return f"exit {pid}"
+def exited(pid: int, anonymous: int | None = None) -> str:
+    """A process is gone, its threads too; at its end it held so many pages of anonymous memory."""
+    return f"exit {pid}" if anonymous is None else f"exit {pid} {anonymous}"
 
 
 def policy_set(tid: int, pid: int, policy: MemPolicy) -> str:
@@ -108,7 +108,7 @@ def _exec(tasks: Tasks, words: list[str]) -> Tasks:
 
 
 def _exit(tasks: Tasks, words: list[str]) -> Tasks:
-    pid = int(words[0])
+    pid, *_ = map(int, words)
     for tid in [tid for tid, task in tasks.items() if pid in (tid, task.leader)]:
         tasks = tasks.delete(tid)
     return tasks
@@ -176,6 +176,12 @@ class Processes(Collection[int]):
         return len(self.known)
 
 
+def ending(line: str) -> tuple[int, int] | None:
+    """The process that a line says is gone, and the pages that it says it held."""
+    kind, *words = line.split(" ")
+    return (int(words[0]), int(words[1])) if kind == "exit" and len(words) == 2 else None
+
+
 def tell(machine: Machine, line: str) -> Machine:
     """The machine after a change of its tasks; InvalidValue if the line is none."""
     return changed(machine, tasks=change(machine.tasks, line))
@@ -213,7 +219,8 @@ def account(machine: Machine, held: Mapping[int, Held]) -> Machine:
         tasks = tasks.set(pid, evolve(task, resident=now.pages, interleaved=now.interleaved))
     if tasks is machine.tasks:
         return machine
-    return changed(machine, tasks=tasks, allocated=allocated)
+    numbers = machine.seen_numbers or machine.conflict_numbers
+    return changed(machine, tasks=tasks, allocated=allocated, conflict_numbers=numbers)
 
 
 def _add(allocated: Map[tuple[int, str], int], key: tuple[int, str], pages: int) -> Map[tuple[int, str], int]:

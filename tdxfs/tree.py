@@ -14,7 +14,7 @@ from typing import Any
 
 from attrs import frozen
 
-from tdxfs import delta, processes
+from tdxfs import delta, processes, tasks
 from tdxfs.errors import AccessDenied, NoDevice, NoEntry, NotADirectory, Refusal
 from tdxfs.model import PAGE_SIZE, Machine, changed
 from tdxfs.pledge import kept
@@ -213,10 +213,19 @@ class Tree:
         return True
 
     def sample(self) -> bool:
-        """Look at the memory that running tasks hold; whether the machine is another one now."""
+        """
+        Look at the memory that running tasks hold; whether the machine is another one now. A task that is gone is a
+        change like others. What the rest hold changes no name, and nothing that anybody waits for.
+        """
         before = self._machine
         if before.tasks:
-            self.apply(processes.look)
+            held, gone = processes.look(before)
+            for pid in gone:
+                self.apply(partial(tasks.tell, line=tasks.exited(pid)))
+            with self._lock:
+                machine = tasks.account(self._machine, held)
+                self.told += machine is not self._machine
+                self._machine = machine
         return self._machine is not before
 
     def write(self, path: str, data: bytes, *, internal: bool = False) -> int:

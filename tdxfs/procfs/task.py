@@ -72,25 +72,27 @@ def held(machine: Machine, task: Task, anonymous: int, read: Callable[[str], str
     What a process holds of anonymous memory, `anonymous` pages in all. Where mappings have their own policies or
     pages were moved, `read` gives ``maps`` and ``numa_maps`` of the running system, mapping by mapping.
     """
+    if not task.mappings and not task.moved:
+        return held_by_policy(machine, task, anonymous)
     free = free_pages(machine, task)
     pages: dict[int, int] = {}
     interleaved: dict[int, int] = {}
-
-    def add(policy: MemPolicy, found: dict[int, int]) -> None:
-        for nid, count in found.items():
-            pages[nid] = pages.get(nid, 0) + count
-            if policy.mode in INTERLEAVING:
-                interleaved[nid] = interleaved.get(nid, 0) + count
-
-    if not task.mappings and not task.moved:
-        local = local_node(machine, task)
-        add(task.policy, place(machine, task, task.policy, local, anonymous, free))
-        return Held(pages, interleaved)
     for start, _, rest, count in _mappings(machine, task, read("numa_maps"), read("maps")):
-        if any(word.startswith("anon=") for word in rest):
-            size = next((int(word[18:]) for word in rest if word.startswith("kernelpagesize_kB=")), 4)
-            add(policy_at(task, start), _nodes(machine, task, start, count * (size * 1024 // PAGE_SIZE), free))
+        if not any(word.startswith("anon=") for word in rest):
+            continue
+        size = next((int(word[18:]) for word in rest if word.startswith("kernelpagesize_kB=")), 4)
+        found = _nodes(machine, task, start, count * (size * 1024 // PAGE_SIZE), free)
+        for counted in (pages, interleaved) if policy_at(task, start).mode in INTERLEAVING else (pages,):
+            for nid, here in found.items():
+                counted[nid] = counted.get(nid, 0) + here
     return Held(pages, interleaved)
+
+
+def held_by_policy(machine: Machine, task: Task, anonymous: int) -> Held:
+    """The same of a process whose pages are all where its own policy puts them."""
+    free = free_pages(machine, task)
+    pages = place(machine, task, task.policy, local_node(machine, task), anonymous, free)
+    return Held(pages, pages if task.policy.mode in INTERLEAVING else {})
 
 
 def free_pages(machine: Machine, task: Task) -> Callable[[int], int]:

@@ -7,9 +7,10 @@ from typing import Any
 
 from tdxfs.mempolicy import format_policy, mems_allowed, reachable
 from tdxfs.model import Machine, Task
+from tdxfs.procfs.task import held_by_policy
 from tdxfs.sysfs.attribute import Directory, Tier, directories, ro, wo
 from tdxfs.sysfs.codec import DECIMAL, LINE, LIST, STAT, TEXT
-from tdxfs.tasks import tell
+from tdxfs.tasks import account, ending, tell
 
 
 class TaskDir(Directory[int]):
@@ -80,7 +81,13 @@ class TasksDir(Directory[Any]):
 
     @control.store
     def _tell(self, line: str) -> Machine:
-        return tell(self.machine, line)
+        told = tell(self.machine, line)
+        end = ending(line)
+        if end is None or end[0] not in self.machine.tasks:
+            return told
+        pid, anonymous = end
+        holds = held_by_policy(self.machine, self.machine.tasks[pid], anonymous)
+        return tell(account(self.machine, {pid: holds}), line)
 
     @directories("<pid>", TaskDir)
     def all(self) -> Collection[int]:

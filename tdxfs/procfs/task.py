@@ -10,7 +10,7 @@ from functools import cache
 from tdxfs import counters
 from tdxfs.idlist import format_list
 from tdxfs.mempolicy import INTERLEAVING, MAX_NUMNODES, format_policy, local_node, mems_allowed, place, policy_at
-from tdxfs.model import PAGE_SIZE, Machine, MemPolicy, Task
+from tdxfs.model import PAGE_SIZE, Machine, Task
 from tdxfs.sysfs.attribute import Directory, edited
 from tdxfs.sysfs.codec import MASK, Mask
 from tdxfs.sysfs.cpu_topology import mask_width

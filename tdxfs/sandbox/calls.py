@@ -50,7 +50,10 @@ class Calls:
     def leader(self, tid: int) -> int:
         """The process of a thread; NoProcess."""
         if tid not in self.leaders:
-            self.leaders[tid] = int(self.processes.field(tid, "Tgid"))
+            pid = self.processes.leader(tid)
+            if not self.processes.waits():
+                raise NoProcess(str(tid))
+            self.leaders[tid] = pid
         return self.leaders[tid]
 
     def task(self, tid: int) -> Task:

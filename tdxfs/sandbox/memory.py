@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tdxfs.caller import Mapped, file_name, parse_maps
@@ -19,10 +19,14 @@ _PAGEMAP_READ = 8192
 
 
 class Processes:
-    """The running system's processes, by a descriptor of its /proc."""
+    """
+    The running system's processes, by a descriptor of its /proc. `waits` tells whether the thread whose call is being
+    answered still waits; while it does, its number is not another's.
+    """
 
-    def __init__(self, proc: int) -> None:
+    def __init__(self, proc: int, waits: Callable[[], bool] = lambda: True) -> None:
         self.proc = proc
+        self.waits = waits
 
     def read_file(self, pid: int, name: str) -> str:
         """``/proc/PID/NAME``; NoProcess if there is none."""
@@ -32,6 +36,36 @@ class Processes:
                 return file.read()
         except (FileNotFoundError, ProcessLookupError):
             raise NoProcess(f"process {pid}") from None
+
+    def _read(self, pid: int, name: str) -> bytes:
+        # a short file, in one go
+        try:
+            handle = os.open(f"{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.proc)
+        except OSError:
+            raise NoProcess(f"process {pid}") from None
+        try:
+            return os.read(handle, PAGE_SIZE)
+        except ProcessLookupError:
+            raise NoProcess(f"process {pid}") from None
+        finally:
+            os.close(handle)
+
+    def leader(self, tid: int) -> int:
+        """The process of a thread."""
+        for line in self._read(tid, "status").split(b"\n"):
+            if line.startswith(b"Tgid:"):
+                return int(line[5:])
+        raise NoProcess(f"process {tid}")
+
+    def origin(self, pid: int) -> tuple[str, int]:
+        """Name of a process, and its parent."""
+        head, _, tail = self._read(pid, "stat").rpartition(b") ")
+        return head.partition(b" (")[2].decode("utf-8", "surrogateescape"), int(tail.split(b" ", 2)[1])
+
+    def anonymous(self, pid: int) -> int:
+        """Pages of anonymous memory that a process holds."""
+        _, resident, shared, *_ = map(int, self._read(pid, "statm").split())
+        return resident - shared
 
     def field(self, pid: int, name: str) -> str:
         """A line of ``/proc/PID/status``."""
@@ -101,7 +135,11 @@ class Processes:
         except OSError:
             raise NoProcess(f"thread {tid}") from None
         try:
+            if not self.waits():
+                raise NoProcess(f"thread {tid}")
             yield handle
+        except NoProcess:
+            raise
         except (OSError, OverflowError):
             raise BadAddress(hex(address)) from None
         finally:

@@ -14,7 +14,6 @@ import sys
 import traceback
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from pathlib import PurePosixPath
 from threading import Thread
 
 from tdxfs import tasks
@@ -36,7 +35,9 @@ class Supervisor(Thread):
         super().__init__(daemon=True)
         self.listener = listener
         self.root = root
-        self.calls = Calls(Kernel(root), Processes(proc))
+        self.call = 0
+        """The id of the call that is being answered."""
+        self.calls = Calls(Kernel(root), Processes(proc, self._waits))
         self.handlers: dict[int, Handler] = {seccomp.number(name): getattr(self.calls, name) for name in answered}
         self.handlers[seccomp.number("ioctl")] = Descriptors(self.calls).ioctl
         self.watchers: dict[int, Callable[..., None]] = {
@@ -55,8 +56,9 @@ class Supervisor(Thread):
         self.poll.register(self.stopper, select.EPOLLIN)
 
     def run(self) -> None:
+        seccomp.wake_here(self.listener)
         while True:
-            for handle, events in self.poll.poll():
+            for handle, events in self.poll.poll(maxevents=16):
                 if handle == self.stopper:
                     return
                 if handle in self.pids:
@@ -77,12 +79,13 @@ class Supervisor(Thread):
         call = seccomp.receive(self.listener)
         if call is None:
             return
+        self.call = call.id
         result: int | seccomp.Handed | None = None
         try:
             if call.number in self.watchers:
                 self.watchers[call.number](call.tid, *call.args)
             else:
-                self._follow(call.tid)
+                self._process(call.tid)
                 result = self.handlers[call.number](call.tid, *call.args)
         except OSError as error:
             result = None if call.number in self.watchers else -(error.errno or errno.EIO)
@@ -94,46 +97,59 @@ class Supervisor(Thread):
             result = seccomp.hand(self.listener, call, result)
         seccomp.answer(self.listener, call, result)
 
+    def _waits(self) -> bool:
+        # whether the thread whose call is being answered waits: if not, its number may be another's by now
+        return seccomp.is_waiting(self.listener, self.call)
+
     # --- processes ---------------------------------------------------------------------
 
     def _exec(self, tid: int, path: int, *_: int) -> None:
-        name = PurePosixPath(self.calls.processes.string(tid, path)).name[: tasks.NAME_LENGTH]
-        pid = self.calls.leader(tid)
-        if pid not in self.processes:
-            self._meet(pid, name)
-            return
-        task = self.calls.tasks[pid]
-        if task.name != name or task.mappings or task.moved:
+        name = os.path.basename(self.calls.processes.string(tid, path))[: tasks.NAME_LENGTH]
+        known = self.calls.leaders.get(tid) in self.processes
+        pid = self._process(tid, name)
+        task = self.calls.tasks.get(pid)
+        if known and task is not None and (task.name != name or task.mappings or task.moved):
             self.calls.tell(tasks.executed(pid, 0, name))
 
     def _begin(self, tid: int, *_: int) -> None:
-        self._follow(tid)
+        self._process(tid)
         self.calls.began(tid)
 
     def _end(self, tid: int, *_: int) -> None:
         # the last chance to see what it has allocated
-        if self.calls.leader(tid) in self.processes:
+        pid = self.calls.leaders.get(tid, 0)
+        task = self.calls.tasks.get(pid)
+        if task is None or pid not in self.processes:
+            return
+        if task.mappings or task.moved:
             self.calls.kernel.look()
+            self.calls.tell(tasks.exited(pid))
+        else:
+            self.calls.tell(tasks.exited(pid, self.calls.processes.anonymous(pid)))
 
-    def _follow(self, tid: int) -> None:
-        pid = self.calls.leader(tid)
-        if pid not in self.processes:
-            self._meet(pid)
-
-    def _meet(self, pid: int, program: str = "") -> None:
-        # from its first call on a process is a task of the machine; the program that it is about to run, if any
-        pidfd = os.pidfd_open(pid)
+    def _process(self, tid: int, program: str = "") -> int:
+        """
+        The process of a thread. From its first call on it is a task of the machine; that may be the exec of `program`.
+        """
+        pid = self.calls.leaders.get(tid)
+        if pid in self.processes:
+            return pid
+        try:
+            pidfd, pid = os.pidfd_open(tid), tid  # refused for other threads than a process's first
+        except OSError:
+            pid = self.calls.leader(tid)
+            if pid in self.processes:
+                return pid
+            pidfd = os.pidfd_open(pid)
+        name, parent = self.calls.processes.origin(pid)
         self.processes[pid], self.pids[pidfd] = pidfd, pid
         self.poll.register(pidfd, select.EPOLLIN)
-        parent = int(self.calls.processes.field(pid, "PPid"))
-        if program:
-            self.calls.tell(tasks.executed(pid, parent, program))
-        else:
-            name = self.calls.processes.read_file(pid, "comm").rstrip("\n")
-            self.calls.tell(tasks.forked(pid, parent, name))
+        self.calls.leaders[tid] = self.calls.leaders[pid] = pid
+        self.calls.tell(tasks.executed(pid, parent, program) if program else tasks.forked(pid, parent, name))
         for file in OVER:
             with suppress(FileNotFoundError):  # --abi kernel, or a kernel without NUMA
                 linux.bind(f"/proc/self/fd/{self.root}/proc/{pid}/{file}", f"/proc/{pid}/{file}")
+        return pid
 
     def _gone(self, pidfd: int) -> None:
         pid = self.pids.pop(pidfd)
@@ -142,8 +158,9 @@ class Supervisor(Thread):
         os.close(pidfd)
         for tid in [tid for tid, leader in self.calls.leaders.items() if leader == pid]:
             del self.calls.leaders[tid]
-        with suppress(OSError):  # the server is gone as well
-            self.calls.tell(tasks.exited(pid))
+        if pid in self.calls.tasks:  # killed; or a thread made a call while another ended it
+            with suppress(OSError):  # the server is gone as well
+                self.calls.tell(tasks.exited(pid))
 
 
 def calls_of(answered: Collection[str]) -> tuple[str, ...]:

@@ -13,11 +13,13 @@ from typing import Any
 from attrs import fields
 
 from tdxfs import nodes
-from tdxfs.model import Machine
+from tdxfs.model import Machine, Task
 from tdxfs.ranges import RunMap
 
 _OF_TASKS = frozenset({"tasks", "allocated", "generation", "conflict_numbers"})
 """Fields of a Machine that a change of its tasks alone changes."""
+_SEEN = tuple(field.name for field in fields(Task) if field.name not in {"cpus", "resident", "interleaved"})
+"""Fields of a Task that decide about names and conflicts."""
 _NOT_OF_TASKS = tuple(field.name for field in fields(Machine) if field.name not in _OF_TASKS)
 
 
@@ -39,6 +41,19 @@ def differing(before: Collection[Any], after: Collection[Any]) -> Collection[Any
 def tasks_only(old: Machine, new: Machine) -> bool:
     """Whether nothing but tasks, and what they allocated, may differ."""
     return all(getattr(old, name) is getattr(new, name) for name in _NOT_OF_TASKS)
+
+
+def unseen(old: Machine, new: Machine) -> bool:
+    """
+    Whether nothing differs but CPUs and memory of tasks: no name, no conflict, nothing that anybody can wait for.
+    """
+    if not tasks_only(old, new) or len(old.tasks) != len(new.tasks):
+        return False
+    for pid, now in new.tasks.items():
+        was = old.tasks.get(pid)
+        if was is not now and (was is None or any(getattr(was, name) != getattr(now, name) for name in _SEEN)):
+            return False
+    return True
 
 
 @lru_cache(maxsize=2)

@@ -116,12 +116,12 @@ def encode_mask(maxnode: int, found: Iterable[int], nr_node_ids: int) -> bytes:
 
 def affinity(mask: bytes, cpus: frozenset[int]) -> frozenset[int]:
     """
-    The CPUs that ``sched_setaffinity`` leaves a task of those that are online; InvalidValue if there are none.
+    The CPUs that a mask of ``sched_setaffinity`` names of those that are there; InvalidValue if there are none.
     """
     value = int.from_bytes(mask, "little")
     found = frozenset(cpu for cpu in cpus if value >> cpu & 1)
     if not found:
-        raise InvalidValue("no CPU of the mask is online")
+        raise InvalidValue("no CPU of the mask is there")
     return found
 
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from tdxfs.model import Machine
 from tdxfs.procfs.task import held
-from tdxfs.tasks import Held, Processes
+from tdxfs.tasks import Held, Processes, account, exited, tell
 
 
 def read(path: str) -> str:
@@ -15,22 +15,22 @@ def read(path: str) -> str:
         return file.read()
 
 
-def look(machine: Machine) -> tuple[dict[int, Held], list[int]]:
+def look(machine: Machine) -> Machine:
     """
-    What each process of a machine holds of memory, and those that are gone: one short file per process, and two
-    long ones, for which the kernel walks its page tables, if mappings have policies of their own.
+    The machine after a look at the memory that each of its processes holds: one short file per process, and two
+    long ones, for which the kernel walks its page tables, if mappings have policies of their own. A process that
+    is gone is no task any more.
     """
     found: dict[int, Held] = {}
-    gone = []
     for pid in Processes(machine):
         try:
             _, resident, shared, *_ = map(int, read(f"/proc/{pid}/statm").split())
             found[pid] = held(machine, machine.tasks[pid], resident - shared, partial(_file, pid))
         except (FileNotFoundError, ProcessLookupError):
-            gone.append(pid)
+            machine = tell(machine, exited(pid))
         except PermissionError:  # somebody else's
             found[pid] = Held()
-    return found, gone
+    return account(machine, found)
 
 
 def _file(pid: int, name: str) -> str:

@@ -183,8 +183,15 @@ def ending(line: str) -> tuple[int, int] | None:
 
 
 def tell(machine: Machine, line: str) -> Machine:
-    """The machine after a change of its tasks; InvalidValue if the line is none."""
-    return changed(machine, tasks=change(machine.tasks, line))
+    """
+    The machine after a change of its tasks; InvalidValue if the line is none, or leaves a task no CPU that is online.
+    """
+    tasks = change(machine.tasks, line)
+    if line.startswith("cpus "):
+        cpus = tasks[int(line.split(" ")[1])].cpus
+        if cpus is not None and cpus.isdisjoint(machine.cpus_online):
+            raise InvalidValue("no CPU of the mask is online")
+    return changed(machine, tasks=tasks)
 
 
 # --- the memory that they hold --------------------------------------------------------
@@ -219,8 +226,7 @@ def account(machine: Machine, held: Mapping[int, Held]) -> Machine:
         tasks = tasks.set(pid, evolve(task, resident=now.pages, interleaved=now.interleaved))
     if tasks is machine.tasks:
         return machine
-    numbers = machine.seen_numbers or machine.conflict_numbers
-    return changed(machine, tasks=tasks, allocated=allocated, conflict_numbers=numbers)
+    return changed(machine, tasks=tasks, allocated=allocated)
 
 
 def _add(allocated: Map[tuple[int, str], int], key: tuple[int, str], pages: int) -> Map[tuple[int, str], int]:

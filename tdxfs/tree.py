@@ -14,7 +14,7 @@ from typing import Any
 
 from attrs import frozen
 
-from tdxfs import delta, processes, tasks
+from tdxfs import delta, processes
 from tdxfs.errors import AccessDenied, NoDevice, NoEntry, NotADirectory, Refusal
 from tdxfs.model import PAGE_SIZE, Machine, changed
 from tdxfs.pledge import kept
@@ -152,7 +152,10 @@ class Tree:
         self.told = 0
         """Changes of its tasks alone: only directories that are `OF_TASKS` and sampled files show another thing."""
         self.watchers: list[Callable[[Machine, Machine], None]] = []
-        """Called with the machine before and after each change, in order, while no other change can happen."""
+        """
+        Called with the machine before and after each change but those that nobody can wait for (`delta.unseen`), in
+        order, while no other change can happen.
+        """
         self.starting: list[Callable[[], None]] = []
         """Called once when the tree is mounted."""
         self.journal: Callable[[str, bytes, int], None] = lambda path, data, refused: None
@@ -184,6 +187,10 @@ class Tree:
         if machine is not self._machine:
             record()
             before = self._machine
+            if delta.unseen(before, machine):
+                self.told += 1
+                self._machine = changed(machine, conflict_numbers=before.seen_numbers or before.conflict_numbers)
+                return
             successor = machine.after(before)
             uevents = following(before, successor, self.root_of)
             self._machine = successor if uevents is successor.uevents else changed(successor, uevents=uevents)
@@ -213,19 +220,10 @@ class Tree:
         return True
 
     def sample(self) -> bool:
-        """
-        Look at the memory that running tasks hold; whether the machine is another one now. A task that is gone is a
-        change like others. What the rest hold changes no name, and nothing that anybody waits for.
-        """
+        """Look at the memory that running tasks hold; whether the machine is another one now."""
         before = self._machine
         if before.tasks:
-            held, gone = processes.look(before)
-            for pid in gone:
-                self.apply(partial(tasks.tell, line=tasks.exited(pid)))
-            with self._lock:
-                machine = tasks.account(self._machine, held)
-                self.told += machine is not self._machine
-                self._machine = machine
+            self.apply(processes.look)
         return self._machine is not before
 
     def write(self, path: str, data: bytes, *, internal: bool = False) -> int:

@@ -103,12 +103,27 @@ class TestFiles:
         assert {"name": b"cat\n", "policy": b"bind=static:1\n", "reachable": b"1\n"} == files
         assert "5" in looked.list("/proc").names
 
-    def test_refusals(self):
-        """A line that is none is EINVAL to its writer."""
+    @pytest.mark.parametrize("line", ["nonsense", "exit 5 many", tasks.affinity_set(5, 5, {77})])
+    def test_refusals(self, line):
+        """A line that is none, or leaves a task no CPU that is online, is EINVAL to its writer."""
         with pytest.raises(Refusal) as refused:
-            tree().write(CONTROL, b"nonsense")
+            tree().write(CONTROL, line.encode())
 
         assert errno.EINVAL == refused.value.errno
+
+    def test_what_nobody_can_wait_for(self):
+        """CPUs and memory of a task are shown, and are no change that the machine counts or tells of."""
+        looked = tree()
+        looked.write(CONTROL, tasks.executed(5, 1, "cat").encode())
+        told, generations = [], (looked.generation, looked.machine.generation)
+        looked.watchers.append(lambda old, new: told.append(new))
+        looked.write(CONTROL, tasks.affinity_set(5, 5, {1, 3}).encode())
+
+        assert b"1,3\n" == looked.read("/sys/kernel/debug/tdxfs/tasks/5/cpus_allowed")
+        assert ([], generations) == (told, (looked.generation, looked.machine.generation))
+
+        looked.write(CONTROL, tasks.policy_set(5, 5, BIND).encode())
+        assert [looked.machine] == told
 
 
 class TestMemory:
@@ -167,6 +182,20 @@ class TestMemory:
         less = tasks.account(machine, {1: Held({0: 2})})
         assert counters.meminfo(before, 2)["MemFree"] == counters.meminfo(less, 2)["MemFree"]
         assert counters.numastat(less, 0)["numa_hit"] == 8
+
+    @pytest.mark.parametrize("pages", [None, 100])
+    def test_an_exit_tells_what_was_held(self, pages):
+        """What a task says it held at its end counts as allocated, and is free again."""
+        looked = tree()
+        before = looked.machine
+        looked.write(CONTROL, tasks.executed(5, 1, "cat").encode())
+        looked.write(CONTROL, tasks.exited(5, pages).encode())
+
+        assert (
+            counters.numastat(before, 0)["numa_hit"] + (pages or 0) == counters.numastat(looked.machine, 0)["numa_hit"]
+        )
+        assert counters.meminfo(before, 0) == counters.meminfo(looked.machine, 0)
+        assert Map() == looked.machine.tasks
 
     def test_nothing_new(self):
         """A look that finds nothing new leaves the same machine."""

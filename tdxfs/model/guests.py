@@ -56,7 +56,7 @@ class Task:
     mems_allowed: frozenset[int] | None = None
     """None: every node with memory."""
     cpus: frozenset[int] | None = None
-    """CPUs that it may run on (sched_setaffinity); None: every CPU online."""
+    """CPUs that it may run on when they are online (sched_setaffinity); None: every CPU."""
     resident: Mapping[int, int] = Factory(dict)
     """Node -> anonymous pages, when somebody last looked."""
     interleaved: Mapping[int, int] = Factory(dict)

@@ -11,7 +11,7 @@ from tdxfs.procfs.iomem import iomem
 from tdxfs.procfs.meminfo import meminfo
 from tdxfs.procfs.task import PidDir
 from tdxfs.procfs.zoneinfo import zoneinfo
-from tdxfs.sysfs.attribute import Directory, directories, ro
+from tdxfs.sysfs.attribute import ALL_TIERS, Directory, Tier, directories, ro
 from tdxfs.sysfs.codec import LINE, TEXT
 from tdxfs.tasks import Processes
 
@@ -22,6 +22,10 @@ class ProcRoot(Directory[Any]):
     WHAT = "/proc"
     OF_TASKS = True
     MODE = stat.S_IFDIR | 0o555
+
+    def nlink(self, tiers: Collection[Tier] = ALL_TIERS) -> int:
+        """2: its processes, which come and go all the time, do not count."""
+        return 2
 
     @ro(LINE, size=0)
     def cmdline(self) -> str:

@@ -47,7 +47,7 @@ def stat(machine: Machine, task: Task, real: str) -> str:
     head, bracket, tail = real.rpartition(")")
     words = tail.split(" ")
     if cpus and int(words[_PROCESSOR]) not in cpus:
-        words[_PROCESSOR] = str(min(cpus))
+        words[_PROCESSOR] = str(min(cpus & machine.cpus_online, default=min(cpus)))
     return head + bracket + " ".join(words)
 
 

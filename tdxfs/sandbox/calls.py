@@ -80,7 +80,7 @@ class Calls:
 
     def places(self, task: Task) -> Callable[[int], int]:
         """Address -> the node of the page there, for a process as it is now."""
-        cpus = (self.kernel.cpus if task.cpus is None else task.cpus) or {0}
+        cpus = (self.kernel.cpus if task.cpus is None else task.cpus & self.kernel.cpus) or {0}
         local = self.kernel.node_of_cpu(min(cpus))
         lists, memory = self.kernel.zonelists(), self.kernel.memory
 
@@ -258,7 +258,8 @@ class Calls:
     def sched_setaffinity(self, tid: int, pid: int, size: int, mask: int, *_: int) -> int:
         target = self._thread(tid, pid)
         length = min(size % INT, align_up(self.kernel.nr_cpu_ids, 64) // 8)
-        cpus = mempolicy.affinity(self.processes.read(tid, mask, length), self.kernel.cpus)
+        asked = self.processes.read(tid, mask, length)
+        cpus = mempolicy.affinity(asked, self.kernel.cpus_possible if self.kernel.listens else self.kernel.cpus)
         self.tell(tasks.affinity_set(target, self.leader(target), cpus))
         return 0
 

@@ -21,13 +21,16 @@ class Kernel:
     def __init__(self, root: int) -> None:
         self.root = root
         self._open: dict[str, int] = {}
+        self.listens = True
+        """Whether it wants to know of its tasks."""
         try:
             self.kernel = self.read(f"{DEBUG}/kernel").strip()
         except FileNotFoundError:  # --abi kernel
-            self.kernel = KERNELS[-1]
+            self.kernel, self.listens = KERNELS[-1], False
         self._sampled = f"{NODES}/node{min(self._list(f'{NODES}/online'))}/numastat"
         self.nr_node_ids = max(self._list(f"{NODES}/possible")) + 1
-        self.nr_cpu_ids = max(self._list(f"{CPUS}/possible"), default=0) + 1
+        self.cpus_possible = self._list(f"{CPUS}/possible")
+        self.nr_cpu_ids = max(self.cpus_possible, default=0) + 1
 
     def read(self, path: str) -> str:
         """A file below the root, whole; OSError."""
@@ -82,9 +85,8 @@ class Kernel:
         self._write(CONTROL.lstrip("/"), line)
 
     def _write(self, path: str, line: str) -> None:
+        if not self.listens:
+            return
         if path not in self._open:
-            try:
-                self._open[path] = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.root)
-            except FileNotFoundError:  # --abi kernel: it does not want to know
-                return
+            self._open[path] = os.open(path, os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.root)
         os.write(self._open[path], line.encode("utf-8", "surrogateescape"))

@@ -32,7 +32,7 @@ def forked(pid: int, parent: int, name: str) -> str:
 
 
 def executed(pid: int, parent: int, name: str) -> str:
-    """A process, new or known, runs another program: it keeps its policy and loses its mappings."""
+    """A process, new or known, runs another program: it keeps its policy and loses its memory."""
     return f"exec {pid} {parent} {name}"
 
 
@@ -104,7 +104,7 @@ def _exec(tasks: Tasks, words: list[str]) -> Tasks:
     pid, name = int(words[0]), " ".join(words[2:])
     if pid not in tasks:
         tasks = _fork(tasks, words)
-    return tasks.set(pid, evolve(tasks[pid], name=name, mappings=RunMap(), moved=RunMap()))
+    return tasks.set(pid, evolve(tasks[pid], name=name, mappings=RunMap(), moved=RunMap(), resident={}, interleaved={}))
 
 
 def _exit(tasks: Tasks, words: list[str]) -> Tasks:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import cache
 
-from tdxfs import counters
+from tdxfs import counters, nodes
 from tdxfs.idlist import format_list
 from tdxfs.mempolicy import INTERLEAVING, MAX_NUMNODES, format_policy, local_node, mems_allowed, place, policy_at
 from tdxfs.model import PAGE_SIZE, Machine, Task
@@ -69,10 +69,13 @@ def numa_maps(machine: Machine, task: Task, real: str, maps: str) -> str:
 
 def held(machine: Machine, task: Task, anonymous: int, read: Callable[[str], str]) -> Held:
     """
-    What a process holds of anonymous memory, `anonymous` pages in all. Where mappings have their own policies or
-    pages were moved, `read` gives ``maps`` and ``numa_maps`` of the running system, mapping by mapping.
+    What a process holds of anonymous memory, `anonymous` pages in all: if they are as many as at the last look, they
+    are where they were. Where mappings have their own policies or pages were moved, `read` gives ``maps`` and
+    ``numa_maps`` of the running system, mapping by mapping.
     """
     if not task.mappings and not task.moved:
+        if sum(task.resident.values()) == anonymous and nodes.has_memory(machine) >= task.resident.keys():
+            return Held(task.resident, task.interleaved)
         return held_by_policy(machine, task, anonymous)
     free = free_pages(machine, task)
     pages: dict[int, int] = {}

@@ -7,6 +7,7 @@ have a copy of that. If the launcher is killed, the kernel kills the other two, 
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import shutil
@@ -114,6 +115,7 @@ def _start_and_wait(
     if not listeners:
         os.waitpid(pid, 0)
         raise UserError(message.decode() or "run: the command's process died")
+    gc.freeze()  # what is there by now stays: looking through it again and again only delays an answer
     supervisor = Supervisor(listeners[0], root, proc, answered)
     supervisor.start()
     status = _wait(pid)

@@ -32,12 +32,18 @@ def forked(pid: int, parent: int, name: str) -> str:
 
 
 def executed(pid: int, parent: int, name: str) -> str:
-    """A process, new or known, runs another program: it keeps its policy and loses its memory."""
+    """A process, new or known, runs another program: it keeps its policy and loses its memory and threads."""
     return f"exec {pid} {parent} {name}"
 
 
+def thread_began(tid: int, pid: int, maker: Task) -> str:
+    """A thread of a process came; it has what its maker had, another thread of it."""
+    cpus = "-" if maker.cpus is None else format_list(maker.cpus)
+    return f"thread {tid} {pid} {cpus} {format_whole(maker.policy)}"
+
+
 def exited(pid: int, anonymous: int | None = None) -> str:
-    """A process is gone, its threads too; at its end it held so many pages of anonymous memory."""
+    """A process is gone, its threads too, or a thread is; at its end it held so many pages of anonymous memory."""
     return f"exit {pid}" if anonymous is None else f"exit {pid} {anonymous}"
 
 
@@ -104,7 +110,15 @@ def _exec(tasks: Tasks, words: list[str]) -> Tasks:
     pid, name = int(words[0]), " ".join(words[2:])
     if pid not in tasks:
         tasks = _fork(tasks, words)
+    for tid in [tid for tid, task in tasks.items() if task.leader == pid]:
+        tasks = tasks.delete(tid)
     return tasks.set(pid, evolve(tasks[pid], name=name, mappings=RunMap(), moved=RunMap(), resident={}, interleaved={}))
+
+
+def _thread(tasks: Tasks, words: list[str]) -> Tasks:
+    tid, pid, cpus = int(words[0]), int(words[1]), words[2]
+    name = tasks.get(pid, Task(pid)).name
+    return tasks.set(tid, Task(tid, name, pid, _parse(words[3:]), cpus=None if cpus == "-" else parse_list(cpus)))
 
 
 def _exit(tasks: Tasks, words: list[str]) -> Tasks:
@@ -143,6 +157,7 @@ def _move(tasks: Tasks, words: list[str]) -> Tasks:
 _CHANGES = {
     "fork": _fork,
     "exec": _exec,
+    "thread": _thread,
     "exit": _exit,
     "policy": _set_policy,
     "cpus": _set_cpus,
@@ -158,6 +173,12 @@ def thread(tasks: Tasks, tid: int, pid: int) -> Task:
         return known
     leader = tasks.get(pid, Task(pid))
     return leader if tid == pid else Task(tid, leader.name, pid, leader.policy, cpus=leader.cpus)
+
+
+def alike(tasks: Tasks, tid: int, pid: int) -> bool:
+    """Whether a thread has the policy and the CPUs that its process has."""
+    one, other = thread(tasks, tid, pid), thread(tasks, pid, pid)
+    return (one.policy, one.cpus) == (other.policy, other.cpus)
 
 
 class Processes(Collection[int]):

@@ -37,6 +37,10 @@ class Calls:
         self.tasks: Map[int, Task] = Map()
         self.leaders: dict[int, int] = {}
         """Thread -> its process."""
+        self.threads: dict[int, set[int]] = {}
+        """Process -> its threads that are known, without the first."""
+        self.told: set[int] = set()
+        """Threads that the machine knows as tasks of their own."""
         self.memfds: dict[str, str] = {}
         """File, as `Mapped.file` names it -> the guest whose guest_memfd it is."""
 
@@ -60,12 +64,45 @@ class Calls:
         """A thread as the machine has it."""
         return tasks.thread(self.tasks, tid, self.leader(tid))
 
-    def began(self, tid: int) -> None:
-        """A thread began: it has what its process has now."""
+    def different(self, pid: int) -> list[int]:
+        """The threads that have another policy or other CPUs than their process."""
+        return [tid for tid in self.threads.get(pid, ()) if not tasks.alike(self.tasks, tid, pid)]
+
+    def began(self, tid: int, maker: Task) -> None:
+        """
+        A thread began: it has what its maker had. The machine is told as soon as that is something else than what its
+        process has.
+        """
         pid = self.leader(tid)
-        if tid != pid:
-            self.tasks = self.tasks.delete(tid) if tid in self.tasks else self.tasks
-            self.tasks = self.tasks.set(tid, tasks.thread(self.tasks, tid, pid))
+        self.threads.setdefault(pid, set()).add(tid)
+        line = tasks.thread_began(tid, pid, maker)
+        self.tasks = tasks.change(self.tasks, line)
+        if not tasks.alike(self.tasks, tid, pid):
+            self.kernel.tell(line)
+            self.told.add(tid)
+
+    def ended(self, tid: int) -> None:
+        """A thread ended."""
+        for threads in self.threads.values():
+            threads.discard(tid)
+        line = tasks.exited(tid)
+        self.tasks = tasks.change(self.tasks, line)
+        if tid in self.told:
+            self.told.discard(tid)
+            self.kernel.tell(line)
+
+    def alone(self, pid: int) -> None:
+        """A process has no other threads any more: it runs another program, or is gone."""
+        self.told -= self.threads.pop(pid, set())
+
+    def _changes(self, tid: int, pid: int, line: str) -> None:
+        # of one thread; those that began with what the first one has now keep that
+        if tid == pid:
+            for other in self.threads.get(pid, set()) - self.told:
+                self.kernel.tell(tasks.thread_began(other, pid, self.task(other)))
+                self.told.add(other)
+        self.tell(line)
+        self.told.add(tid)
 
     def allowed(self, tid: int) -> frozenset[int]:
         """The nodes with memory that a thread may use."""
@@ -98,7 +135,7 @@ class Calls:
         mempolicy.sanitize(self.kernel, mode)
         policy = mempolicy.make(self.kernel, self.allowed(tid), mode, self.nodes(tid, mask, maxnode))
         if policy != self.task(tid).policy:
-            self.tell(tasks.policy_set(tid, self.leader(tid), policy))
+            self._changes(tid, self.leader(tid), tasks.policy_set(tid, self.leader(tid), policy))
         return 0
 
     def mbind(self, tid: int, start: int, length: int, mode: int, mask: int, maxnode: int, flags: int) -> int:
@@ -260,7 +297,8 @@ class Calls:
         length = min(size % INT, align_up(self.kernel.nr_cpu_ids, 64) // 8)
         asked = self.processes.read(tid, mask, length)
         cpus = mempolicy.affinity(asked, self.kernel.cpus_possible if self.kernel.listens else self.kernel.cpus)
-        self.tell(tasks.affinity_set(target, self.leader(target), cpus))
+        pid = self.leader(target)
+        self._changes(target, pid, tasks.affinity_set(target, pid, cpus))
         return 0
 
 

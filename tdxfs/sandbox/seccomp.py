@@ -17,6 +17,7 @@ from attrs import frozen
 
 from tdxfs.errors import UserError
 
+CLONE_THREAD = 0x10000
 CONTINUE = 1
 """SECCOMP_USER_NOTIF_FLAG_CONTINUE: the kernel answers."""
 
@@ -25,7 +26,7 @@ _SYNC_WAKE_UP = 1  # SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
 _NOTIFICATION = struct.Struct("=QIIiIQ6Q")
 _RESPONSE = struct.Struct("=QqiI")
 _ADDFD = struct.Struct("=QIIII")
-_NUMBERS = {"set_mempolicy_home_node": 450}
+_NUMBERS = {"set_mempolicy_home_node": 450, "clone3": 435}
 """Calls newer than some libseccomp: their numbers, the same on every architecture."""
 
 
@@ -58,8 +59,9 @@ class Handed:
 
 def install(calls: Iterable[str], ioctls: Iterable[int] = ()) -> int:
     """
-    Send these system calls, and ioctl(2) with these numbers, of this process and its children to whoever reads the
-    descriptor returned. UserError if the kernel refuses, as it does below another supervisor.
+    Send these system calls, clone(2) of a thread and ioctl(2) with these numbers, of this process and its children to
+    whoever reads the descriptor returned. Calls by the numbers of another architecture (i386, x32) are never sent: the
+    running system answers them. UserError if the kernel refuses, as it does below another supervisor.
     """
     calls_filter = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
     calls_filter.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.ALLOW)
@@ -67,6 +69,8 @@ def install(calls: Iterable[str], ioctls: Iterable[int] = ()) -> int:
         calls_filter.set_attr(pyseccomp.Attr.CTL_NNP, 0)
     for name in calls:
         calls_filter.add_rule(pyseccomp.NOTIFY, number(name))
+    thread = pyseccomp.Arg(0, pyseccomp.MASKED_EQ, CLONE_THREAD, CLONE_THREAD)
+    calls_filter.add_rule(pyseccomp.NOTIFY, number("clone"), thread)
     for asked in ioctls:  # an unsigned int; what else is in the register does not count
         which = pyseccomp.Arg(1, pyseccomp.MASKED_EQ, 0xFFFFFFFF, asked)
         calls_filter.add_rule(pyseccomp.NOTIFY, number("ioctl"), which)

@@ -85,9 +85,10 @@ def children(pid):
     return found
 
 
-def compiled(directory, source, *options):
-    """A program made from a C source beside the tests, statically linked."""
+def compiled(directory, source, *options, dynamic=False):
+    """A program made from a C source beside the tests, statically linked unless it is `dynamic`."""
     need("gcc")
     program = directory / source.stem
-    subprocess.run(["gcc", "-static", "-O1", "-Wall", *options, "-o", str(program), str(source)], check=True)
+    linked = [] if dynamic else ["-static"]
+    subprocess.run(["gcc", *linked, "-O1", "-Wall", *options, "-o", str(program), str(source)], check=True)
     return program

@@ -45,7 +45,7 @@ class Followed:
             "exit": self.exit_thread,
             "exit_group": self.exit_process,
         }
-        """Call that is watched -> what is done about it; the kernel answers it, whatever comes of that."""
+        """Call that is watched -> what is done about it before the kernel does it."""
 
     def process(self, tid: int, program: str = "", robust_list: int = 0) -> int:
         """

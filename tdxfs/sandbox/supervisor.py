@@ -16,6 +16,7 @@ from tdxfs.sandbox.descriptors import Descriptors
 from tdxfs.sandbox.follow import Followed
 from tdxfs.sandbox.kernel import Kernel
 from tdxfs.sandbox.memory import Processes
+from tdxfs.sandbox.remap import Remapping
 
 
 class Supervisor(Thread):
@@ -33,7 +34,9 @@ class Supervisor(Thread):
         self.poll = select.epoll()
         self.poll.register(listener, select.EPOLLIN)
         self.followed = Followed(self.calls, root, self.poll)
-        self.watchers = {seccomp.number(name): watcher for name, watcher in self.followed.watchers.items()}
+        watchers = {**self.followed.watchers, **Remapping(self.calls).watchers}
+        self.watchers = {seccomp.number(name): watcher for name, watcher in watchers.items()}
+        """What is done about calls that are watched: the kernel answers them, whatever comes of that."""
         self.stopper, self.stopped = os.pipe()
         self.poll.register(self.stopper, select.EPOLLIN)
 

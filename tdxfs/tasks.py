@@ -1,7 +1,7 @@
 """The tasks of a machine: how they come, inherit, change and go, one line of text per change.
 
-`tdxfs run` answers the calls of its processes and tells the machine with these lines, through the control file of
-``sys/kernel/debug/tdxfs/tasks``; it keeps its own tasks by the same function. Pids are those of processes, tids
+`tdxfs run` answers the calls of its processes and tells the machine with these lines, through ``task_control/change``
+below ``sys/kernel/debug/tdxfs``; it keeps its own tasks by the same function. Pids are those of processes, tids
 those of threads, the first thread's being its process's.
 """
 

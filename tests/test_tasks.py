@@ -16,7 +16,7 @@ from tdxfs.root import Root
 from tdxfs.tasks import Held
 from tdxfs.tree import Tree
 
-CONTROL = "/sys/kernel/debug/tdxfs/tasks/control"
+CONTROL = "/sys/kernel/debug/tdxfs/task_control/change"
 BIND = MemPolicy(Mode.BIND, frozenset({1}), frozenset({1, 7}), static=True, home=0)
 MAPS = (
     "10000-14000 rw-p 00000000 00:00 0 \n20000-21000 r-xp 00000000 08:01 7 /bin/a b\n30000-31000 rw-p 0 0:0 0 [stack]\n"

@@ -78,7 +78,7 @@ class Kernel:
 
     def tell(self, line: str) -> None:
         """Tell the machine how a task changed; OSError with the errno of what it refuses."""
-        self._write(f"{DEBUG}/tasks/control", line)
+        self._write(f"{DEBUG}/task_control/change", line)
 
     def tell_guest(self, line: str) -> None:
         """Tell the machine of an event in the life of a guest; OSError with the errno of what it refuses."""

@@ -77,9 +77,24 @@ class TasksDir(Directory[Any]):
     TIER = Tier.EMULATOR
     OF_TASKS = True
 
-    control = wo(LINE, "One line per write: how a task changes.")
+    @directories("<pid>", TaskDir)
+    def all(self) -> Collection[int]:
+        """One per task."""
+        return self.machine.tasks
 
-    @control.store
+
+class TaskControlDir(Directory[Any]):
+    """
+    Where `tdxfs run` tells of its tasks. Not in their own directory: the kernel would know names there, and would have
+    to be told of each task that comes and goes.
+    """
+
+    WHAT = "/sys/kernel/debug/tdxfs/task_control"
+    TIER = Tier.EMULATOR
+
+    change = wo(LINE, "One line per write: how a task changes.")
+
+    @change.store
     def _tell(self, line: str) -> Machine:
         told = tell(self.machine, line)
         end = ending(line)
@@ -89,10 +104,5 @@ class TasksDir(Directory[Any]):
         holds = held_by_policy(self.machine, self.machine.tasks[pid], anonymous)
         return tell(account(self.machine, {pid: holds}), line)
 
-    @directories("<pid>", TaskDir)
-    def all(self) -> Collection[int]:
-        """One per task."""
-        return self.machine.tasks
 
-
-DIRECTORIES = (TasksDir,)
+DIRECTORIES = (TasksDir, TaskControlDir)

@@ -101,8 +101,10 @@ class Calls:
             for other in self.threads.get(pid, set()) - self.told:
                 self.kernel.tell(tasks.thread_began(other, pid, self.task(other)))
                 self.told.add(other)
+        else:
+            self.threads.setdefault(pid, set()).add(tid)
+            self.told.add(tid)
         self.tell(line)
-        self.told.add(tid)
 
     def allowed(self, tid: int) -> frozenset[int]:
         """The nodes with memory that a thread may use."""

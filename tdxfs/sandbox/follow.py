@@ -82,7 +82,7 @@ class Followed:
         task = self.calls.tasks.get(pid)
         if known and task is not None and (task.name != name or task.mappings or task.moved):
             self.calls.tell(tasks.executed(pid, 0, name))
-        self.calls.alone(pid)
+        self._alone(pid)
 
     def begin(self, tid: int, robust_list: int, *_: int) -> None:
         """A thread, a process's first or another, says where the list of its robust mutexes is."""
@@ -129,10 +129,14 @@ class Followed:
         del self.processes[pid]
         self.poll.unregister(pidfd)
         os.close(pidfd)
-        self.makers.gone(pid)
-        self.calls.alone(pid)
+        self._alone(pid)
         for tid in [tid for tid, leader in self.calls.leaders.items() if leader == pid]:
             del self.calls.leaders[tid]
         if pid in self.calls.tasks:  # killed; or a thread made a call while another ended it
             with suppress(OSError):  # the server is gone as well
                 self.calls.tell(tasks.exited(pid))
+
+    def _alone(self, pid: int) -> None:
+        # it has no other threads any more: it runs another program, or is gone
+        self.makers.gone(pid)
+        self.calls.alone(pid)

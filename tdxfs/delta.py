@@ -45,9 +45,10 @@ def tasks_only(old: Machine, new: Machine) -> bool:
 
 def unseen(old: Machine, new: Machine) -> bool:
     """
-    Whether nothing differs but CPUs and memory of tasks: no name, no conflict, nothing that anybody can wait for.
+    Whether two machines that differ in tasks only differ in their CPUs and memory only: no name, no conflict, nothing
+    that anybody can wait for.
     """
-    if not tasks_only(old, new) or len(old.tasks) != len(new.tasks):
+    if len(old.tasks) != len(new.tasks):
         return False
     for pid, now in new.tasks.items():
         was = old.tasks.get(pid)

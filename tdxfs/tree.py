@@ -187,21 +187,26 @@ class Tree:
         if machine is not self._machine:
             record()
             before = self._machine
-            if delta.unseen(before, machine):
-                self.told += 1
-                self._machine = changed(machine, conflict_numbers=before.seen_numbers or before.conflict_numbers)
+            if delta.tasks_only(before, machine):
+                self._follow_tasks(before, machine)
                 return
             successor = machine.after(before)
             uevents = following(before, successor, self.root_of)
             self._machine = successor if uevents is successor.uevents else changed(successor, uevents=uevents)
-            if delta.tasks_only(before, self._machine):
-                self.told += 1
-            else:
-                self.generation += 1
-                if machine.knobs and _has_lost(before, machine):
-                    self._forget_knobs()
+            self.generation += 1
+            if machine.knobs and _has_lost(before, machine):
+                self._forget_knobs()
             for watcher in self.watchers:
                 watcher(before, self._machine)
+
+    def _follow_tasks(self, before: Machine, machine: Machine) -> None:
+        # what only tasks changed has no uevents
+        numbers = before.seen_numbers or before.conflict_numbers
+        seen = not delta.unseen(before, machine)
+        self._machine = changed(machine, generation=before.generation + seen, conflict_numbers=numbers)
+        self.told += 1
+        for watcher in self.watchers if seen else ():
+            watcher(before, self._machine)
 
     def _forget_knobs(self) -> None:
         # what was written to files of objects that are gone is not there when their like comes

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, TypeVar
 
-from attrs import Factory, define, evolve
+from attrs import Factory, define, evolve, fields
 from immutables import Map
 
 from tdxfs.faults import Fault
@@ -287,12 +287,21 @@ class Machine:
         return {cpu.id: cpu for cpu in self.topology.cpus}
 
 
+_FROM = {field.name: [name for name, sources in DERIVED.items() if field.name in sources] for field in fields(Machine)}
+"""Field -> the derived values that are made from it."""
+
+
 def changed(machine: Machine, **fields: Any) -> Machine:
     """A machine with other `fields`; what is derived from those that stay is not derived again."""
-    other = evolve(machine, **fields)
-    for name, value in vars(machine).items():
-        if name in DERIVED and not fields.keys() & DERIVED[name]:
-            vars(other)[name] = value
+    # as attrs.evolve(), which puts forty arguments together and takes them apart again
+    other = object.__new__(Machine)
+    values = vars(other)
+    values |= vars(machine)
+    values |= fields
+    values.pop(_SEEN, None)
+    for field in fields:
+        for name in _FROM[field]:
+            values.pop(name, None)
     return other
 
 

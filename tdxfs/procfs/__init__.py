@@ -6,6 +6,7 @@ import stat
 from collections.abc import Collection
 from typing import Any
 
+from tdxfs import delta
 from tdxfs.procfs.cpuinfo import cpuinfo
 from tdxfs.procfs.iomem import iomem
 from tdxfs.procfs.meminfo import meminfo
@@ -21,6 +22,7 @@ class ProcRoot(Directory[Any]):
 
     WHAT = "/proc"
     OF_TASKS = True
+    FOLLOWS = staticmethod(delta.topology)
     MODE = stat.S_IFDIR | 0o555
 
     def nlink(self, tiers: Collection[Tier] = ALL_TIERS) -> int:

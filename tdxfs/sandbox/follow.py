@@ -13,14 +13,13 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from tdxfs import tasks
+from tdxfs.errors import NoProcess
 from tdxfs.sandbox import linux
 from tdxfs.sandbox.calls import Calls
 from tdxfs.sandbox.makers import Makers
 
 OVER = ("status", "stat", "numa_maps")
 """Files of every process that are the machine's."""
-
-
 WATCHED = ("execve", "set_robust_list", "clone3", "exit", "exit_group")
 """The calls to send to a supervisor, beside those that it answers and the clone of a thread."""
 
@@ -62,6 +61,9 @@ class Followed:
             if pid in self.processes:
                 return pid
             pidfd = os.pidfd_open(pid)
+        if not self.calls.processes.waits():
+            os.close(pidfd)
+            raise NoProcess(f"thread {tid}")
         name, parent = self.calls.processes.origin(pid)
         self.processes[pid], self.pids[pidfd] = pidfd, pid
         self.poll.register(pidfd, select.EPOLLIN)
@@ -80,9 +82,10 @@ class Followed:
         known = self.calls.leaders.get(tid) in self.processes
         pid = self.process(tid, name)
         task = self.calls.tasks.get(pid)
-        if known and task is not None and (task.name != name or task.mappings or task.moved):
-            self.calls.tell(tasks.executed(pid, 0, name))
-        self._alone(pid)
+        if known and task is not None:
+            if task.name != name or task.mappings or task.moved or self.calls.threads.get(pid):
+                self.calls.tell(tasks.executed(pid, 0, name))
+            self._alone(pid)
 
     def begin(self, tid: int, robust_list: int, *_: int) -> None:
         """A thread, a process's first or another, says where the list of its robust mutexes is."""

@@ -15,7 +15,7 @@
 
 extern char **environ;
 static const char *myself;
-static pthread_barrier_t changed, seen;
+static pthread_barrier_t changed, shown, seen;
 
 static void show(const char *who)
 {
@@ -57,6 +57,7 @@ static void *waits(void *who)
 	syscall(SYS_sched_setaffinity, 0, sizeof(one), &one);
 	printf("%ld\n", syscall(SYS_gettid));
 	fflush(stdout);
+	pthread_barrier_wait(&shown);
 	pthread_barrier_wait(&seen);
 	return NULL;
 }
@@ -98,10 +99,12 @@ int main(int argc, char **argv)
 	make(makes, "thread");
 	show("first thread");
 	pthread_barrier_init(&changed, NULL, 2);
+	pthread_barrier_init(&shown, NULL, 2);
 	pthread_barrier_init(&seen, NULL, 2);
 	pthread_create(&thread, NULL, waits, "thread of before");
 	set(MPOL_INTERLEAVE, 7, 15);
 	pthread_barrier_wait(&changed);
+	pthread_barrier_wait(&shown);
 	make(made, "thread of after");
 	getchar();
 	pthread_barrier_wait(&seen);

@@ -13,7 +13,7 @@ from functools import lru_cache
 from attrs import frozen
 
 from tdxfs.capability import online_memory
-from tdxfs.model import HUGEPAGE_SIZES, PAGE_SIZE, Machine, kernel_at_least
+from tdxfs.model import HUGEPAGE_SIZES, PAGE_SIZE, Machine, kernel_at_least, shared
 
 
 @frozen(eq=False)
@@ -92,6 +92,19 @@ def total_kib(machine: Machine, nid: int) -> int:
 
 def free_kib(machine: Machine, nid: int) -> int:
     """``MemFree`` of a node in kB: what no PAMT, BIOS, huge page or guest holds; less than 0 if those do not fit."""
+    known = _free(machine)
+    if nid not in known:
+        known[nid] = _free_kib(machine, nid)
+    return known[nid]
+
+
+@shared("topology", "blocks", "ram", "tdx", "hugepages", "guests")
+def _free(machine: Machine) -> dict[int, int]:
+    # what has been asked for of `free_kib`
+    return {}
+
+
+def _free_kib(machine: Machine, nid: int) -> int:
     memory = online_memory(machine, nid)
     pools = sum(machine.hugepages.get((nid, size), 0) * size for size in HUGEPAGE_SIZES)
     guests = sum(end - start for part in memory for start, end, _ in machine.guest_pages.within(part.start, part.end))

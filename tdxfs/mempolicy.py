@@ -15,7 +15,7 @@ from attrs import evolve, frozen
 from tdxfs import nodes
 from tdxfs.errors import AccessDenied, InvalidValue, NoDevice, NoEntry, NotPermitted, NotSupported
 from tdxfs.idlist import format_list, parse_list
-from tdxfs.model import PAGE_SIZE, By, Machine, MemPolicy, Mode, Task, kernel_at_least
+from tdxfs.model import PAGE_SIZE, By, Machine, MemPolicy, Mode, Task, kernel_at_least, shared
 from tdxfs.ranges import Range, align_up
 
 MAX_NUMNODES = 1024
@@ -300,7 +300,7 @@ def parse_policy(text: str) -> MemPolicy:
 # --- where pages come from ------------------------------------------------------------
 
 
-@lru_cache(maxsize=4)
+@shared("topology", "blocks", "cpus_online")
 def zonelists(machine: Machine) -> dict[int, tuple[int, ...]]:
     """
     Online node -> the nodes with memory in the order in which its allocations fall back (``build_zonelists``): by

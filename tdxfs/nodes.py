@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 
 from tdxfs.idlist import parse_list
-from tdxfs.model import PAGE_SIZE, Block, Machine, Zone
+from tdxfs.model import PAGE_SIZE, Block, Machine, Zone, shared
 from tdxfs.ranges import Ranges
 
 LOCAL_DISTANCE, REMOTE_DISTANCE = 10, 20
 
 
-@lru_cache(maxsize=4)
+@shared("topology")
 def possible_nodes(machine: Machine) -> frozenset[int]:
     """Every node that can ever be: N_POSSIBLE."""
     topology = machine.topology
@@ -20,20 +19,20 @@ def possible_nodes(machine: Machine) -> frozenset[int]:
     return frozenset(machine.nodes) | targets | parse_list(topology.possible_nodes)
 
 
-@lru_cache(maxsize=4)
+@shared("topology", "blocks")
 def online_nodes(machine: Machine) -> frozenset[int]:
     """N_ONLINE: nodes with a CPU, a generic initiator, or memory blocks, online or not."""
     cpus = {cpu.node for cpu in machine.topology.cpus}
     return frozenset(cpus) | machine.node_blocks.keys() | generic_initiators(machine)
 
 
-@lru_cache(maxsize=4)
+@shared("topology")
 def generic_initiators(machine: Machine) -> frozenset[int]:
     """N_GENERIC_INITIATOR."""
     return parse_list(machine.topology.generic_initiators)
 
 
-@lru_cache(maxsize=4)
+@shared("blocks")
 def has_memory(machine: Machine) -> frozenset[int]:
     """N_MEMORY: nodes with a memory block online."""
     return frozenset(nid for nid in machine.node_blocks if is_memory_node(machine, nid))
@@ -44,7 +43,7 @@ def is_memory_node(machine: Machine, nid: int) -> bool:
     return nid in machine.node_blocks and any(block.online for block in machine.node_blocks[nid].values)
 
 
-@lru_cache(maxsize=4)
+@shared("blocks")
 def has_normal_memory(machine: Machine) -> frozenset[int]:
     """N_NORMAL_MEMORY: nodes with online memory that is not only in ZONE_MOVABLE."""
     return frozenset(
@@ -54,7 +53,7 @@ def has_normal_memory(machine: Machine) -> frozenset[int]:
     )
 
 
-@lru_cache(maxsize=4)
+@shared("topology", "cpus_online")
 def has_cpu(machine: Machine) -> frozenset[int]:
     """N_CPU: nodes with an online CPU."""
     return frozenset(cpu.node for cpu in machine.topology.cpus if cpu.id in machine.cpus_online)

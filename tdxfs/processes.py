@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 
-from tdxfs.model import PAGE_SIZE, Machine
+from tdxfs.model import Machine
 from tdxfs.procfs.task import held
 from tdxfs.tasks import Held, Processes, account, exited, tell
 
 
 def read(path: str) -> str:
     """The text of a file below /proc; OSError if the process is gone or somebody else's."""
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        return file.read()
+    return _bytes(path).decode("utf-8", "surrogateescape")
+
+
+def _bytes(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.readall()
 
 
 def look(machine: Machine) -> Machine:
@@ -25,22 +28,13 @@ def look(machine: Machine) -> Machine:
     found: dict[int, Held] = {}
     for pid in Processes(machine):
         try:
-            _, resident, shared, *_ = map(int, _statm(pid).split())
+            _, resident, shared, *_ = map(int, _bytes(f"/proc/{pid}/statm").split())
             found[pid] = held(machine, machine.tasks[pid], resident - shared, partial(_file, pid))
         except (FileNotFoundError, ProcessLookupError):
             machine = tell(machine, exited(pid))
         except PermissionError:  # somebody else's
             found[pid] = Held()
     return account(machine, found)
-
-
-def _statm(pid: int) -> bytes:
-    # without what open(2) of a text file costs: this is read for every process at each look
-    handle = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(handle, PAGE_SIZE)
-    finally:
-        os.close(handle)
 
 
 def _file(pid: int, name: str) -> str:

@@ -3,12 +3,15 @@
 import re
 
 import pytest
-from attrs import evolve
+from attrs import evolve, fields
 from machines import MIXED, booted
 
 from tdxfs.cached import Cached
+from tdxfs.counters import free_kib
 from tdxfs.inodes import Inodes
-from tdxfs.model import DERIVED, GIB, Block, Driver, MemPolicy, Mode, Zone
+from tdxfs.mempolicy import zonelists
+from tdxfs.model import DERIVED, GIB, Block, Driver, MemPolicy, Mode, Zone, changed
+from tdxfs.nodes import has_cpu, has_memory, has_normal_memory, online_nodes, possible_nodes
 from tdxfs.ranges import Range
 from tdxfs.root import Root
 from tdxfs.sysfs.attribute import ALL_TIERS, Directory
@@ -114,6 +117,22 @@ def test_a_machine_inherits_what_its_fields_share(change):
 
     assert expected.keys() >= inherited.keys()
     assert {name: getattr(fresh, name) for name in inherited} == inherited
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_machine_shares_what_its_fields_give(change):
+    """A value that a change of other fields left alone is the one that the new machine would have made itself."""
+    functions = (possible_nodes, online_nodes, has_memory, has_normal_memory, has_cpu, zonelists)
+    old = booted(MIXED)
+    for function in functions:
+        function(old)
+    new = CHANGES[change](old)
+    differing = {field.name for field in fields(type(old)) if getattr(old, field.name) is not getattr(new, field.name)}
+    following = changed(old, **{name: getattr(new, name) for name in differing})
+    online = [nid for nid in has_memory(evolve(new)) if free_kib(old, nid) is not None]
+
+    assert [function(evolve(new)) for function in functions] == [function(following) for function in functions]
+    assert [free_kib(evolve(new), nid) for nid in online] == [free_kib(following, nid) for nid in online]
 
 
 def test_a_fleeting_directory_is_forgotten_whole_and_only_once():

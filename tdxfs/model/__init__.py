@@ -26,7 +26,7 @@ from tdxfs.model.kinds import (
     Zone,
     kernel_at_least,
 )
-from tdxfs.model.machine import DERIVED, By, Machine, changed, derived, with_device
+from tdxfs.model.machine import DERIVED, By, Machine, changed, derived, shared, with_device
 from tdxfs.model.states import (
     UEVENTS_KEPT,
     Block,
@@ -113,5 +113,6 @@ __all__ = [
     "changed",
     "derived",
     "kernel_at_least",
+    "shared",
     "with_device",
 ]

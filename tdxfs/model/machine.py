@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
-from typing import Any, TypeVar
+from functools import cached_property, wraps
+from typing import Any, TypeVar, cast
 
-from attrs import Factory, define, evolve, fields
+from attrs import Factory, define, evolve
 from immutables import Map
 
 from tdxfs.faults import Fault
@@ -40,6 +40,8 @@ T = TypeVar("T")
 _SEEN = "seen_conflict_numbers"
 DERIVED: dict[str, tuple[str, ...]] = {}
 """Derived value of a Machine -> the fields it is made from."""
+_MADE_FROM: dict[str, list[str]] = {}
+"""Field -> what is kept beside it that was made from it."""
 
 
 def derived(*fields: str) -> Callable[[Callable[[Any], T]], cached_property[T]]:
@@ -47,7 +49,29 @@ def derived(*fields: str) -> Callable[[Callable[[Any], T]], cached_property[T]]:
 
     def declare(make: Callable[[Any], T]) -> cached_property[T]:
         DERIVED[make.__name__] = fields
+        for field in fields:
+            _MADE_FROM.setdefault(field, []).append(make.__name__)
         return cached_property(make)
+
+    return declare
+
+
+def shared(*fields: str) -> Callable[[Callable[[Machine], T]], Callable[[Machine], T]]:
+    """Decorator of a function of a machine's `fields` and no others: what is `changed` in others shares its value."""
+
+    def declare(make: Callable[[Machine], T]) -> Callable[[Machine], T]:
+        key = f"{make.__module__}.{make.__name__}"
+        for field in fields:
+            _MADE_FROM.setdefault(field, []).append(key)
+
+        @wraps(make)
+        def value(machine: Machine) -> T:
+            kept = vars(machine)
+            if key not in kept:
+                kept[key] = make(machine)
+            return cast(T, kept[key])
+
+        return value
 
     return declare
 
@@ -287,10 +311,6 @@ class Machine:
         return {cpu.id: cpu for cpu in self.topology.cpus}
 
 
-_FROM = {field.name: [name for name, sources in DERIVED.items() if field.name in sources] for field in fields(Machine)}
-"""Field -> the derived values that are made from it."""
-
-
 def changed(machine: Machine, **fields: Any) -> Machine:
     """A machine with other `fields`; what is derived from those that stay is not derived again."""
     # as attrs.evolve(), which puts forty arguments together and takes them apart again
@@ -300,7 +320,7 @@ def changed(machine: Machine, **fields: Any) -> Machine:
     values |= fields
     values.pop(_SEEN, None)
     for field in fields:
-        for name in _FROM[field]:
+        for name in _MADE_FROM.get(field, ()):
             values.pop(name, None)
     return other
 

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import floor
 from attrs import define, frozen
 
 from tdxfs.boot import boot
@@ -29,14 +30,13 @@ from tdxfs.formats.export import export
 from tdxfs.model import GIB, MIB, Cpu, DaxDevice, DaxRegion, Memory, Node, Provider, TdxPlatform, Topology
 from tdxfs.ranges import Range
 from tdxfs.root import Root
-from tdxfs.server import detach, is_mounted, launch, stop
+from tdxfs.server import launch, stop
 from tdxfs.tree import Tree
 
 HERE = Path(__file__).resolve().parent
 BLOCK = 128 * MIB
 FLOOR, NAIVE, PLAIN, OURS = "C", "fusepy", "plain", "tdxfs"
 SYSTEMS = (OURS, FLOOR, NAIVE, PLAIN)
-C_OPTIONS = "direct_io,default_permissions,use_ino,entry_timeout=3600,attr_timeout=3600,negative_timeout=3600"
 FILES = (
     "devices/system/node/online",
     "devices/system/node/node1/distance",
@@ -207,34 +207,19 @@ def served(bench: Bench, system: str) -> Iterator[Mount]:
     if system == PLAIN:
         yield Mount(bench.plain)
         return
-    with tempfile.TemporaryDirectory(prefix="tdxfs-bench-") as place, tempfile.TemporaryFile() as errors:
-        root = Path(place)
-        if system == OURS:
-            server = launch(bench.topology, root, errors)
-        else:
-            allow = ",allow_other" if os.geteuid() == 0 else ""
-            command = {
-                FLOOR: [bench.work / "server", bench.plain, root, "-f", "-s", "-o", C_OPTIONS + allow],
-                NAIVE: [sys.executable, HERE / "naive.py", bench.plain, root],
-            }[system]
-            server = subprocess.Popen(command, stderr=errors)
-            while not os.path.ismount(root):
-                if server.poll() is not None:
-                    errors.seek(0)
-                    raise RuntimeError(f"{system}: {errors.read().decode()}")
-                time.sleep(0.01)
-            os.stat(root)
+    with tempfile.TemporaryDirectory(prefix="tdxfs-bench-") as temporary, tempfile.TemporaryFile() as errors:
+        root = Path(temporary)
+        if system != OURS:
+            naive = [sys.executable, HERE / "naive.py", bench.plain, root]
+            command = floor.command(bench.work, bench.plain, root) if system == FLOOR else naive
+            with floor.served(command, root, errors) as pid:
+                yield Mount(root, pid)
+            return
+        server = launch(bench.topology, root, errors)
         try:
             yield Mount(root, server.pid)
         finally:
-            if system == OURS:
-                stop(server, root)
-            else:
-                subprocess.run(["umount", root], check=False)
-                server.terminate()
-                server.wait(20)
-            if is_mounted(root):
-                detach(root)
+            stop(server, root)
 
 
 def measure(bench: Bench, rounds: int) -> dict[tuple[str, str], list[float]]:
@@ -249,13 +234,6 @@ def measure(bench: Bench, rounds: int) -> dict[tuple[str, str], list[float]]:
                     samples[name, system].append(run(bench, mounts[system]))
     print("\r", end="", file=sys.stderr)
     return samples
-
-
-def build(work: Path) -> None:
-    """Compile server and client."""
-    flags = subprocess.run(["pkg-config", "--cflags", "--libs", "fuse"], capture_output=True, text=True, check=True)
-    for name, more in (("server", flags.stdout.split()), ("client", [])):
-        subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-o", work / name, HERE / f"{name}.c", *more], check=True)
 
 
 def table(binding: str, medians: dict[tuple[str, str], float]) -> None:
@@ -279,7 +257,7 @@ def main() -> None:
     medians: dict[str, dict[tuple[str, str], float]] = {}
     with tempfile.TemporaryDirectory(prefix="tdxfs-bench-") as temporary:
         work = Path(temporary)
-        build(work)
+        floor.build(work, "server", "client")
         topology = machine(blocks)
         export(Tree(Root, boot(topology)), work / "plain")
         bench = Bench(topology, work, work / "plain", blocks, effort)

@@ -1,6 +1,7 @@
-"""Unmodified tools in a run, on a mount without a supervisor, and on plain files; see scripts/bench/tools.
+"""Unmodified tools in a run, on a mount without a supervisor, on one by C (server.c), and on plain files; see
+scripts/bench/tools.
 
-Three workers, each with /sys, /proc and /dev of its own, take turns. What is compared is the time that passes from
+Four workers, each with /sys, /proc and /dev of its own, take turns. What is compared is the time that passes from
 fork to wait, as a user sees it, twice: with tool, server and supervisor bound to one CPU, and free. The CPU time of
 the three together is shown, too; free, it includes looking for the next request before going to sleep. A ratio is
 the median of the ratios of neighbours in time.
@@ -21,6 +22,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import floor
 from attrs import frozen
 
 from tdxfs.boot import boot
@@ -35,7 +37,7 @@ from tdxfs.tree import Tree
 TOOLS = ("numactl -H", "lscpu", "lstopo-no-graphics", "daxctl list")
 NOTHING = "true"
 """What it costs to run anything at all."""
-RUN, MOUNT, PLAIN = KINDS = "run", "mount", "plain"
+RUN, MOUNT, FLOOR, PLAIN = KINDS = "run", "mount", "C", "plain"
 GOAL = 3.0
 """How many times as long as on plain files a tool may take in a run."""
 
@@ -106,9 +108,15 @@ def measure(topology: Topology, rounds: int) -> dict[str, dict[str, list[Sample]
         server = launch(topology, root, stack.enter_context(tempfile.TemporaryFile()))
         stack.callback(stop, server, root)
         pids = [server.pid]
+        beside = Path(temporary) / "C"
+        beside.mkdir()
+        floor.build(Path(temporary), "server")
+        errors = stack.enter_context(tempfile.TemporaryFile())
+        pid = stack.enter_context(floor.served(floor.command(Path(temporary), plain, beside), beside, errors))
         workers = {
             RUN: Worker(stack, pids, sys.executable, "-m", "tdxfs", "run", str(root), "--", *myself, launcher=True),
             MOUNT: Worker(stack, pids, *myself, str(root)),
+            FLOOR: Worker(stack, [pid], *myself, str(beside)),
             PLAIN: Worker(stack, [], *myself, str(plain)),
         }
         for tool in (*TOOLS, NOTHING):
@@ -129,17 +137,16 @@ def ratio(over: list[Sample], under: list[Sample], what: str) -> float:
 def table(binding: str, samples: dict[str, dict[str, list[Sample]]]) -> None:
     """Medians in milliseconds, and the ratios to plain files."""
     kinds = "".join(f"{kind:>8}" for kind in KINDS)
-    print(f"{binding + ', ms':20}{kinds}{'run/plain':>11}{'mount/plain':>13}   CPU time:{kinds}{'run/plain':>11}")
+    ratios = "".join(f"{kind + '/plain':>12}" for kind in KINDS[:-1])
+    print(f"{binding + ', ms':20}{kinds}{ratios}   CPU time:{kinds}{'run/plain':>12}")
     for tool, taken in samples.items():
         passed, busy = (
             [statistics.median(getattr(sample, what) for sample in taken[kind]) * 1e3 for kind in KINDS]
             for what in ("passed", "ran")
         )
-        first, second = (ratio(taken[kind], taken[PLAIN], "passed") for kind in (RUN, MOUNT))
-        print(
-            f"{tool:20}" + "".join(f"{value:8.2f}" for value in passed) + f"{first:11.2f}{second:13.2f}", end=" " * 13
-        )
-        print("".join(f"{value:8.2f}" for value in busy) + f"{ratio(taken[RUN], taken[PLAIN], 'ran'):11.2f}")
+        reached = "".join(f"{ratio(taken[kind], taken[PLAIN], 'passed'):12.2f}" for kind in KINDS[:-1])
+        print(f"{tool:20}" + "".join(f"{value:8.2f}" for value in passed) + reached, end=" " * 12)
+        print("".join(f"{value:8.2f}" for value in busy) + f"{ratio(taken[RUN], taken[PLAIN], 'ran'):12.2f}")
     print()
 
 

@@ -7,6 +7,9 @@ MEMORY_ROOT = "/sys/devices/system/memory"
 NODE_ROOT = "/sys/devices/system/node"
 PLATFORM_ROOT = "/sys/devices/platform"
 ACPI_ROOT = "/sys/devices/LNXSYSTM:00/LNXSYBUS:00"
+NFIT = "ACPI0012:00"
+NFIT_MOVED = "7.3"
+"""First kernel that has it below PLATFORM_ROOT, not ACPI_ROOT."""
 CXL_ROOT = f"{PLATFORM_ROOT}/ACPI0017:00/root0"
 
 
@@ -30,8 +33,8 @@ def nd_bus(machine: Machine, number: int) -> str:
     """An NVDIMM bus: that of the firmware's table or that of the CXL devices."""
     if list(machine.nd_buses)[number]:
         return f"{CXL_ROOT}/nvdimm-bridge0/ndbus{number}"
-    new = kernel_at_least(machine.topology.kernel, "7.3")
-    return f"{PLATFORM_ROOT if new else ACPI_ROOT}/ACPI0012:00/ndbus{number}"
+    new = kernel_at_least(machine.topology.kernel, NFIT_MOVED)
+    return f"{PLATFORM_ROOT if new else ACPI_ROOT}/{NFIT}/ndbus{number}"
 
 
 def nd_region(machine: Machine, region: int) -> str:
@@ -50,9 +53,14 @@ def cxl_region(machine: Machine, region: int) -> str:
     return f"{cxl_decoder(machine, region)}/region{region}"
 
 
+def nd_dax(machine: Machine, key: tuple[int, int]) -> str:
+    """An nd device: a namespace in devdax mode, or the idle one that waits for one."""
+    return f"{nd_region(machine, key[0])}/dax{key[0]}.{key[1]}"
+
+
 def dax_parent(machine: Machine, key: tuple[int, int]) -> str:
     """The device whose child a dax device is; it holds ``dax_region/``."""
-    region, device = key
+    region = key[0]
     new = kernel_at_least(machine.topology.kernel, "7.3")
     match machine.regions[region].provider:
         case Provider.HMEM:
@@ -60,7 +68,7 @@ def dax_parent(machine: Machine, key: tuple[int, int]) -> str:
         case Provider.CXL:
             return f"{cxl_region(machine, region)}/dax_region{region}"
         case Provider.NVDIMM:
-            return f"{nd_region(machine, region)}/dax{region}.{device}"
+            return nd_dax(machine, machine.nd_parents[key])
 
 
 def dax(machine: Machine, key: tuple[int, int]) -> str:

@@ -19,7 +19,6 @@ from tdxfs.errors import Refusal
 from tdxfs.idlist import parse_list
 from tdxfs.kmsg import INFO, Log
 from tdxfs.model import (
-    HUGEPAGE_SIZES,
     MIB,
     Block,
     DaxState,
@@ -222,8 +221,11 @@ def _region_states(topology: Topology) -> Iterator[tuple[int, RegionState]]:
 
 def _hugepages(topology: Topology) -> Iterator[tuple[tuple[int, int], int]]:
     for nid, recorded in topology.counters.items():
-        if pages := recorded.meminfo.get("HugePages_Total", 0):
-            yield (nid, HUGEPAGE_SIZES[0]), pages
+        if topology.hugepage_sizes and (pages := recorded.meminfo.get("HugePages_Total", 0)):
+            yield (nid, topology.default_hugepage), pages
+    for node in topology.nodes:
+        for size, pages in node.hugepages.items():
+            yield (node.id, size), pages
 
 
 def _hot_add(machine: Machine) -> Machine:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from attrs import frozen
 
 from tdxfs.capability import online_memory
-from tdxfs.model import HUGEPAGE_SIZES, PAGE_SIZE, Machine, kernel_at_least, shared
+from tdxfs.model import PAGE_SIZE, Machine, kernel_at_least, shared
 
 
 @frozen(eq=False)
@@ -106,7 +106,7 @@ def _free(machine: Machine) -> dict[int, int]:
 
 def _free_kib(machine: Machine, nid: int) -> int:
     memory = online_memory(machine, nid)
-    pools = sum(machine.hugepages.get((nid, size), 0) * size for size in HUGEPAGE_SIZES)
+    pools = sum(machine.hugepages.get((nid, size), 0) * size for size in machine.topology.hugepage_sizes)
     guests = sum(end - start for part in memory for start, end, _ in machine.guest_pages.within(part.start, part.end))
     return (memory.size - (memory & machine.tdx.owned).size - guests) // 1024 - pools
 
@@ -119,7 +119,7 @@ def held_pages(machine: Machine, nid: int) -> int:
 def meminfo(machine: Machine, nid: int) -> dict[str, int]:
     """``MemTotal`` and the others in kB, HugePages in pages."""
     total, free = total_kib(machine, nid), free_kib(machine, nid)
-    pages = machine.hugepages.get((nid, HUGEPAGE_SIZES[0]), 0)
+    pages = machine.hugepages.get((nid, machine.topology.default_hugepage), 0)
     derived = {"MemTotal": total, "MemFree": free, "MemUsed": total - free}
     derived |= {"HugePages_Total": pages, "HugePages_Free": pages}
     values = _chosen(MEMINFO, machine, derived, _since_recorded(machine, nid, derived))

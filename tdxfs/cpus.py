@@ -1,4 +1,4 @@
-"""Which CPUs belong together: siblings by thread, core, cluster, die and package, and by cache.
+"""Which CPUs belong together: siblings by thread, core, cluster, die, package, book and drawer, and by cache.
 
 APIC ids are put together as x86 does, from the fewest bits that hold each part; cache and
 cluster ids follow from them (arch/x86/kernel/cpu/cacheinfo.c) unless they were recorded.
@@ -11,9 +11,8 @@ from functools import lru_cache
 
 from attrs import frozen
 
-from tdxfs.model import NO_CLUSTER, Cpu, Machine, Topology, kernel_at_least
-
-SCOPES = ("thread", "core", "cluster", "die", "package")
+from tdxfs.idlist import parse_list
+from tdxfs.model import NO_CACHE, NO_CLUSTER, NO_DIE, SCOPES, Cpu, Machine, Topology, kernel_at_least
 
 
 @frozen(eq=False)
@@ -21,6 +20,7 @@ class Siblings:
     """The online CPUs of a machine by what they share; made once per machine."""
 
     topology: Topology
+    online: frozenset[int]
     groups: dict[tuple[str, tuple[int, ...]], frozenset[int]]
     apic_ids: dict[int, int]
     shift: dict[str, int]
@@ -28,6 +28,8 @@ class Siblings:
 
     def of(self, cpu: Cpu, scope: str) -> frozenset[int]:
         """Online CPUs that share `scope` with `cpu`, itself included."""
+        if scope in cpu.siblings:
+            return parse_list(cpu.siblings[scope]) & self.online
         return self.groups[scope, _key(cpu, scope, self.apic_ids[cpu.id] >> self.shift["core"])]
 
     def cluster_id(self, cpu: Cpu) -> int:
@@ -39,8 +41,15 @@ class Siblings:
             return cpu.die
         return cpu.package if kernel_at_least(self.topology.kernel, "6.12") else 0
 
+    def caches(self, cpu: Cpu) -> tuple[int, ...]:
+        """Numbers of the caches that `cpu` has, in their order: those of ``cache/index0`` and the following."""
+        ids = cpu.cache_ids or (0,) * len(self.topology.caches)
+        return tuple(number for number, cache_id in enumerate(ids) if cache_id != NO_CACHE)
+
     def sharing(self, cpu: Cpu, index: int) -> frozenset[int]:
         """Online CPUs that share cache number `index` with `cpu`, itself included."""
+        if f"cache{index}" in cpu.siblings:
+            return parse_list(cpu.siblings[f"cache{index}"]) & self.online
         if not cpu.cache_ids:
             return self.of(cpu, self.topology.caches[index].shared)
         return self.groups[f"cache{index}", (cpu.cache_ids[index],)]
@@ -91,8 +100,9 @@ def group(topology: Topology, online: Collection[int]) -> Siblings:
                 key = _key(cpu, scope, apic_ids[cpu.id] >> core_shift)
                 groups.setdefault((scope, key), set()).add(cpu.id)
             for index, cache_id in enumerate(cpu.cache_ids):
+                # no CPU asks for those of NO_CACHE
                 groups.setdefault((f"cache{index}", (cache_id,)), set()).add(cpu.id)
-    return Siblings(topology, {key: frozenset(ids) for key, ids in groups.items()}, apic_ids, shift)
+    return Siblings(topology, frozenset(online), {key: frozenset(ids) for key, ids in groups.items()}, apic_ids, shift)
 
 
 def _bits(highest: int) -> int:
@@ -100,10 +110,12 @@ def _bits(highest: int) -> int:
 
 
 def _key(cpu: Cpu, scope: str, core_id: int) -> tuple[int, ...]:
-    if scope == "thread":
+    if scope == "thread" or (scope == "die" and cpu.die == NO_DIE):
         return (cpu.id,)
-    if scope == "core" or (scope == "cluster" and cpu.cluster in (None, NO_CLUSTER)):
+    if scope == "core" or (scope == "cluster" and cpu.cluster in (None, NO_CLUSTER, -1)):
         return (cpu.package, core_id)
     if scope == "cluster":
         return (cpu.package, cpu.cluster or 0)
+    if scope in ("book", "drawer"):
+        return (cpu.drawer or 0, cpu.book or 0) if scope == "book" else (cpu.drawer or 0,)
     return (cpu.package, cpu.die or 0) if scope == "die" else (cpu.package,)

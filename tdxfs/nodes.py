@@ -21,9 +21,10 @@ def possible_nodes(machine: Machine) -> frozenset[int]:
 
 @shared("topology", "blocks")
 def online_nodes(machine: Machine) -> frozenset[int]:
-    """N_ONLINE: nodes with a CPU, a generic initiator, or memory blocks, online or not."""
+    """N_ONLINE: nodes with a CPU, a generic initiator, or memory blocks, online or not, and those said to be."""
     cpus = {cpu.node for cpu in machine.topology.cpus}
-    return frozenset(cpus) | machine.node_blocks.keys() | generic_initiators(machine)
+    others = parse_list(machine.topology.online_nodes)
+    return frozenset(cpus) | machine.node_blocks.keys() | generic_initiators(machine) | others
 
 
 @shared("topology")

@@ -12,7 +12,7 @@ from itertools import pairwise
 from attrs import frozen
 
 from tdxfs.idlist import parse_list
-from tdxfs.model import GIB, KERNELS, MIB, PAGE_SIZE, Driver, Topology
+from tdxfs.model import GIB, KERNELS, MIB, PAGE_SIZE, SCOPES, Driver, Topology
 from tdxfs.ranges import Range
 
 PHYSICAL_BITS = 52
@@ -24,7 +24,7 @@ PCI_BARS = 6
 ND_MODES = ("ram", "pmem")
 MINOR_BITS = 20
 RECORDS = ("cpuinfo", "iomem", "meminfo", "version", "zoneinfo")
-SHARED = ("thread", "core", "cluster", "die", "package")
+SHARED = SCOPES[: SCOPES.index("package") + 1]
 
 
 @frozen
@@ -66,6 +66,9 @@ def _texts(topology: Topology) -> Iterator[Problem]:
 def _lists(topology: Topology) -> Iterator[Problem]:
     for key, text in (
         ("possible_nodes", topology.possible_nodes),
+        ("online_nodes", topology.online_nodes),
+        *((f"nodes[{node.id}].cpumap", node.cpumap or "") for node in topology.nodes),
+        *((f"cpus[{cpu.id}].siblings.{key}", text) for cpu in topology.cpus for key, text in cpu.siblings.items()),
         ("generic_initiators", topology.generic_initiators),
         ("memory.offline", topology.memory.offline),
         ("memory.online", topology.memory.online),
@@ -76,7 +79,7 @@ def _lists(topology: Topology) -> Iterator[Problem]:
         except ValueError:
             yield Problem(key, text, "must be a list of ids such as 0-1,3")
             continue
-        if key == "generic_initiators" and not ids <= {node.id for node in topology.nodes}:
+        if key in ("generic_initiators", "online_nodes") and not ids <= {node.id for node in topology.nodes}:
             yield Problem(key, text, "must be ids of nodes")
 
 
@@ -101,6 +104,13 @@ def _cpus(topology: Topology) -> Iterator[Problem]:
             yield Problem(f"cpus[{cpu.id}].node", cpu.node, "must be the id of a node")
         if cpu.cache_ids and len(cpu.cache_ids) != len(topology.caches):
             yield Problem(f"cpus[{cpu.id}].cache_ids", list(cpu.cache_ids), "must be one per cache")
+        for name in ("max_frequency", "base_frequency", "capacity"):
+            if (getattr(cpu, name) or 1) < 1:
+                yield Problem(f"cpus[{cpu.id}].{name}", getattr(cpu, name), "must be positive")
+        for key in cpu.siblings:
+            if key not in SCOPES and not re.fullmatch("cache[0-9]+", key):
+                rule = f"must be of one of {', '.join(SCOPES)}, or of cache and a number"
+                yield Problem(f"cpus[{cpu.id}].siblings", key, rule)
         if cpu.id >= topology.nr_cpus:
             yield Problem(f"cpus[{cpu.id}].id", cpu.id, f"must be below nr_cpus, {topology.nr_cpus}")
     if topology.possible_cpus and topology.cpus and topology.cpus[-1].id >= topology.possible_cpus:
@@ -110,11 +120,14 @@ def _cpus(topology: Topology) -> Iterator[Problem]:
             yield Problem(f"caches[{at}].type", cache.type, f"must be one of {', '.join(CACHE_TYPES)}")
         if cache.shared not in SHARED:
             yield Problem(f"caches[{at}].shared", cache.shared, f"must be one of {', '.join(SHARED)}")
-        if cache.size <= 0 or cache.size % 1024:
+        if cache.size < 0 or cache.size % 1024:
             yield Problem(f"caches[{at}].size", cache.size, "must be a whole number of KiB")
-        for name in ("level", "ways", "line", "partitions"):
+        for name in ("level", "partitions"):
             if getattr(cache, name) < 1:
                 yield Problem(f"caches[{at}].{name}", getattr(cache, name), "must be positive")
+        for name in ("line", "ways", "sets"):
+            if (getattr(cache, name) or 0) < 0:
+                yield Problem(f"caches[{at}].{name}", getattr(cache, name), "must not be negative")
 
 
 def _distances(topology: Topology) -> Iterator[Problem]:
@@ -127,8 +140,8 @@ def _distances(topology: Topology) -> Iterator[Problem]:
     for at, row in enumerate(topology.distances):
         if len(row) != count:
             yield Problem(f"distances[{at}]", f"{len(row)} columns", f"must be square: a column per node, {count}")
-        elif row[at] != 10:
-            yield Problem(f"distances[{at}][{at}]", row[at], "must be 10 on the diagonal")
+        elif row[at] not in (0, 10):
+            yield Problem(f"distances[{at}][{at}]", row[at], "must be 10 on the diagonal, 0 if there is no other node")
         for column, distance in enumerate(row):
             if at != column and not 10 <= distance <= 255:
                 yield Problem(f"distances[{at}][{column}]", distance, "must be 10 to 255")
@@ -161,6 +174,19 @@ def _mentioned(topology: Topology) -> Iterator[tuple[str, int]]:
     for device in topology.pci_devices:
         if device.numa_node != -1:
             yield f"pci_devices[{device.address}].numa_node", device.numa_node
+
+
+def _hugepages(topology: Topology) -> Iterator[Problem]:
+    sizes = topology.hugepage_sizes
+    for size in sizes:
+        if size < 1 or size & (size - 1) or sizes.count(size) > 1:
+            yield Problem("hugepage_sizes", size, "must be a power of two, given once")
+    for node in topology.nodes:
+        for size, pages in node.hugepages.items():
+            if size not in sizes:
+                yield Problem(f"nodes[{node.id}].hugepages", size, "must be one of hugepage_sizes")
+            if pages < 0:
+                yield Problem(f"nodes[{node.id}].hugepages.{size}", pages, "must not be negative")
 
 
 def _block_size(topology: Topology) -> Iterator[Problem]:
@@ -314,6 +340,7 @@ RULES: tuple[Callable[[Topology], Iterator[Problem]], ...] = (
     _cpus,
     _distances,
     _nodes,
+    _hugepages,
     _block_size,
     _pages,
     _overlaps,

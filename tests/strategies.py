@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from attrs import fields_dict
+from attrs import evolve, fields_dict
 from hypothesis import strategies as st
 
 from tdxfs import policy
@@ -16,8 +16,11 @@ from tdxfs.boot import boot
 from tdxfs.idlist import format_list
 from tdxfs.model import (
     GIB,
+    HUGEPAGE_SIZES,
     KERNELS,
     MIB,
+    NO_CACHE,
+    NO_DIE,
     PAGE_SIZE,
     Access,
     Bar,
@@ -120,13 +123,16 @@ def topologies(draw, tdx=(True, True, True, False)):
         movable=format_list(draw(blocks)),
         auto_online=draw(st.sampled_from(["online", "offline", "online_kernel", "online_movable"])),
     )
+    caches = draw(st.sampled_from([(), CACHES]))
     return Topology(
         name="generated",
         kernel=draw(st.sampled_from(KERNELS)),
-        cpus=draw(_cpus(ids)),
+        cpus=draw(_cpus(ids, caches)),
         possible_cpus=draw(st.sampled_from([0, 16])),
-        caches=draw(st.sampled_from([(), CACHES])),
+        caches=caches,
         nodes=nodes,
+        online_nodes=format_list(draw(st.sets(st.sampled_from(ids), max_size=1))),
+        hugepage_sizes=draw(st.sampled_from([HUGEPAGE_SIZES, HUGEPAGE_SIZES, (2048, 64, 32768, 1048576), ()])),
         distances=draw(_distances(len(ids))),
         possible_nodes=format_list(draw(st.sets(st.sampled_from(range(12)), max_size=2))),
         generic_initiators=format_list(draw(st.sets(st.sampled_from(ids), max_size=1))),
@@ -183,17 +189,37 @@ def _node(draw, nid, ids, memory):
         draw(access),
         draw(caches),
         draw(st.sampled_from([3, 4, 8])),
+        cpumap=draw(st.sampled_from([None, None, None, "", "0-1"])),
     )
 
 
 @st.composite
-def _cpus(draw, ids):
+def _cpus(draw, ids, caches):
     cpus = []
     for package, nid in enumerate(ids):
         for at in range(draw(st.sampled_from([0, 1, 2, 4]) if package else st.sampled_from([1, 2]))):
             online = not cpus or draw(st.booleans())
             cpus.append(Cpu(len(cpus), nid, package, core=at // 2, thread=at % 2, online=online))
-    return tuple(cpus)
+    return tuple(evolve(cpu, **draw(_rare_of_cpu(cpu, caches))) for cpu in cpus)
+
+
+@st.composite
+def _rare_of_cpu(draw, cpu, caches):
+    # what other architectures, and kernels that contradict themselves, say of a CPU
+    if draw(st.sampled_from([True, True, False])):
+        return {}
+    return {
+        "die": draw(st.sampled_from([None, NO_DIE])),
+        "cache_ids": tuple(draw(st.sampled_from([NO_CACHE, cpu.id, cpu.package])) for _ in caches),
+        "core_id": draw(st.sampled_from([None, 7])),
+        "package_id": draw(st.sampled_from([None, -1])),
+        "siblings": draw(st.sampled_from([{}, {"package": "0-3", "cache0": "0"}])),
+        "book": cpu.package // 2,
+        "drawer": draw(st.sampled_from([None, 0])),
+        "max_frequency": draw(st.sampled_from([None, 3_000_000])),
+        "base_frequency": draw(st.sampled_from([None, 2_000_000])),
+        "capacity": draw(st.sampled_from([1024, 512])),
+    }
 
 
 @st.composite

@@ -13,6 +13,7 @@ from attrs import Factory, evolve, fields, frozen
 
 from tdxfs.idlist import parse_list
 from tdxfs.model import (
+    HUGEPAGE_SIZES,
     Access,
     Bar,
     Cache,
@@ -55,17 +56,27 @@ class CpuGroup:
     """Threads per core."""
     online: bool = True
     cache_ids: tuple[int, ...] = ()
+    core_id: int | None = None
+    package_id: int | None = None
+    siblings: Mapping[str, str] = Factory(dict)
+    book: int | None = None
+    drawer: int | None = None
+    max_frequency: int | None = None
+    base_frequency: int | None = None
+    capacity: int = 1024
 
     def expand(self) -> Iterator[Cpu]:
         ids = sorted(parse_list(self.ids))
         if self.threads < 1 or len(ids) % self.threads:
             raise ValueError(f"threads: {self.threads}: must divide the number of CPUs, {len(ids)}")
         cores = len(ids) // self.threads
+        same = {name: getattr(self, name) for name in SAME_OF_CPU}
         for at, number in enumerate(ids):
-            yield Cpu(
-                number, self.node, self.package, self.die, self.cluster,
-                self.core + at % cores, self.thread + at // cores, self.online, self.cache_ids,
-            )  # fmt: skip
+            yield Cpu(number, core=self.core + at % cores, thread=self.thread + at // cores, **same)
+
+
+SAME_OF_CPU = tuple(field.name for field in fields(CpuGroup) if field.name not in ("ids", "core", "thread", "threads"))
+"""The keys that all CPUs of a group share."""
 
 
 @frozen
@@ -93,11 +104,18 @@ class NodeGroup:
     access1: Access | None = None
     side_caches: tuple[SideCache, ...] = ()
     memory_tier: int = 4
+    cpumap: str | None = None
+    hugepages: Mapping[int, int] = Factory(dict)
 
     def expand(self) -> Iterator[Node]:
         for number, nid in enumerate(sorted(parse_list(self.id))):
             memory = sorted((item.at(number) for item in self.memory), key=lambda memory: memory.range.start)
-            yield Node(nid, tuple(memory), self.kind, self.access0, self.access1, self.side_caches, self.memory_tier)
+            same = {name: getattr(self, name) for name in SAME_OF_NODE}
+            yield Node(nid, tuple(memory), **same)
+
+
+SAME_OF_NODE = tuple(field.name for field in fields(NodeGroup) if field.name not in ("id", "memory"))
+"""The keys that all nodes of a group share."""
 
 
 @frozen
@@ -217,7 +235,9 @@ class Document:
     microcode: int = Topology().microcode
     vulnerabilities: Mapping[str, str] = Factory(dict)
     possible_nodes: Ids = Ids("")
+    online_nodes: Ids = Ids("")
     generic_initiators: Ids = Ids("")
+    hugepage_sizes: tuple[int, ...] = HUGEPAGE_SIZES
     kmem_driver: bool = True
     distances: tuple[tuple[int, ...], ...] = ()
     memory: MemoryLayout = MemoryLayout()
@@ -281,14 +301,16 @@ def document(topology: Topology) -> Document:
         **same,
         policy=topology.policies,
         cpus=tuple(
-            CpuGroup(Ids(str(c.id)), c.node, c.package, c.die, c.cluster, c.core, c.thread, 1, c.online, c.cache_ids)
-            for c in topology.cpus
+            CpuGroup(
+                Ids(str(cpu.id)), core=cpu.core, thread=cpu.thread, **{name: getattr(cpu, name) for name in SAME_OF_CPU}
+            )
+            for cpu in topology.cpus
         ),
         nodes=tuple(
             NodeGroup(
                 Ids(str(node.id)),
                 tuple(MemoryItem(m.range.start, m.range.size, 0, m.hotplug, m.movable) for m in node.memory),
-                node.kind, node.access0, node.access1, node.side_caches, node.memory_tier,
+                **{name: getattr(node, name) for name in SAME_OF_NODE},
             )
             for node in topology.nodes
         ),

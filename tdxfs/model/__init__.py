@@ -40,7 +40,10 @@ from tdxfs.model.states import (
     Why,
 )
 from tdxfs.model.topology import (
+    NO_CACHE,
     NO_CLUSTER,
+    NO_DIE,
+    SCOPES,
     Access,
     Bar,
     Build,
@@ -65,8 +68,11 @@ __all__ = [
     "KERNELS",
     "KIB",
     "MIB",
+    "NO_CACHE",
     "NO_CLUSTER",
+    "NO_DIE",
     "PAGE_SIZE",
+    "SCOPES",
     "TIB",
     "UEVENTS_KEPT",
     "Access",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from attrs import Factory, frozen
 
 from tdxfs.model.kinds import (
+    HUGEPAGE_SIZES,
     MIB,
     Driver,
     MemoryKind,
@@ -17,6 +18,14 @@ from tdxfs.ranges import Range
 
 NO_CLUSTER = 65535
 """``cluster_id`` of a CPU whose cluster the kernel does not know."""
+NO_DIE = -1
+"""``die_id`` of a CPU whose die the kernel does not know: it is alone in it."""
+NO_CACHE = -1
+"""In `Cpu.cache_ids`: the CPU has no such cache."""
+
+
+SCOPES = ("thread", "core", "cluster", "die", "package", "book", "drawer")
+"""What CPUs can share, from the smallest."""
 
 
 @frozen
@@ -27,7 +36,7 @@ class Cpu:
     node: int = 0
     package: int = 0
     die: int | None = None
-    """``topology/die_id``; None: its package has one die."""
+    """``topology/die_id``; None: its package has one die, `NO_DIE`: the kernel does not know."""
     cluster: int | None = None
     """``topology/cluster_id``: the CPUs that share an L2; None and `NO_CLUSTER`: those of the core."""
     core: int = 0
@@ -36,29 +45,57 @@ class Cpu:
     """Which hardware thread of its core: 0 is the first."""
     online: bool = True
     cache_ids: tuple[int, ...] = ()
-    """``id`` of each of `Topology.caches`, shared by the CPUs that have the same; empty: as `Cache.shared` says."""
+    """
+    ``id`` of each of `Topology.caches`, shared by the CPUs that have the same; `NO_CACHE`: it has none of that kind.
+    Empty: as `Cache.shared` says.
+    """
+    core_id: int | None = None
+    """``topology/core_id`` where it is not `core`, since the kernel counts cores in something smaller."""
+    package_id: int | None = None
+    """``topology/physical_package_id`` where it is not `package`: -1 is that of a kernel that does not know."""
+    siblings: Mapping[str, str] = Factory(dict)
+    """
+    ``core``, ``package`` and the like, or ``cache`` and a number of `Topology.caches` -> range list of the CPUs with
+    which it says to share that, where these are not those of the same place: some kernels contradict themselves.
+    """
+    book: int | None = None
+    """``topology/book_id`` (s390): the packages that share a book; None: there are no books."""
+    drawer: int | None = None
+    """``topology/drawer_id`` (s390): the books that share a drawer; None: there are no drawers."""
+    max_frequency: int | None = None
+    """``cpufreq/cpuinfo_max_freq``, kHz; None: there is no frequency scaling."""
+    base_frequency: int | None = None
+    """``cpufreq/base_frequency``, kHz; None: its driver does not know."""
+    capacity: int = 1024
+    """``cpu_capacity``: relative to the fastest CPU, which has 1024."""
 
 
 @frozen
 class Cache:
-    """One cache level; every CPU has one of it, shared as `shared` says."""
+    """One kind of cache; every CPU has one of it, shared as `shared` says, unless `Cpu.cache_ids` says otherwise."""
 
     level: int
     type: str
     """``Data``, ``Instruction`` or ``Unified``."""
     size: int
-    """Bytes, a multiple of 1 KiB."""
+    """Bytes, a multiple of 1 KiB; 0: unknown."""
     ways: int
+    """``ways_of_associativity``; 0: fully associative, or unknown."""
     line: int = 64
-    """``coherency_line_size``, bytes."""
+    """``coherency_line_size``, bytes; 0: not known, and not shown."""
     partitions: int = 1
     """``physical_line_partition``."""
     shared: str = "core"
     """Which CPUs share one: ``thread`` (none), those of the same ``core``, ``cluster``, ``die`` or ``package``."""
+    sets: int | None = None
+    """``number_of_sets``; None: what size, ways, line and partitions make."""
 
     @property
-    def sets(self) -> int:
-        return self.size // (self.ways * self.line * self.partitions)
+    def number_of_sets(self) -> int:
+        """How many sets there are; 1 in a fully associative cache."""
+        if self.sets is not None:
+            return self.sets
+        return self.size // (self.ways * self.line * self.partitions) if self.ways and self.line else 1
 
 
 @frozen
@@ -118,6 +155,13 @@ class Node:
     side_caches: tuple[SideCache, ...] = ()
     memory_tier: int = 4
     """The ``memory_tierN`` it belongs to while it has memory online; 4 is DRAM's."""
+    cpumap: str | None = None
+    """Range list of the CPUs in ``cpumap`` where they are not the node's own: some kernels contradict themselves."""
+    hugepages: Mapping[int, int] = Factory(dict)
+    """
+    Size in kB -> huge pages in the node's pool at boot; those of the default size also as `NodeCounters.meminfo`
+    says.
+    """
 
 
 @frozen
@@ -279,6 +323,10 @@ class Topology:
     caches: tuple[Cache, ...] = ()
     nodes: tuple[Node, ...] = ()
     """Sorted by id; the nodes the firmware describes."""
+    online_nodes: str = ""
+    """Range list of the nodes that are online without CPU, memory or generic initiator."""
+    hugepage_sizes: tuple[int, ...] = HUGEPAGE_SIZES
+    """kB, the default size first; empty: the kernel has none."""
     distances: tuple[tuple[int, ...], ...] = ()
     """Row per entry of `nodes`, column likewise; empty: 10 local, 20 remote, as Linux without SLIT."""
     possible_nodes: str = ""
@@ -301,6 +349,11 @@ class Topology:
     """What the kernel's configuration leaves out though its version has it, by ABI path (``tdxfs abi``)."""
     present: tuple[str, ...] = ()
     """What the kernel has though the version that is emulated has not, by ABI path."""
+
+    @property
+    def default_hugepage(self) -> int:
+        """kB of a huge page of the default size."""
+        return (*self.hugepage_sizes, *HUGEPAGE_SIZES)[0]
 
     @property
     def banner(self) -> str:

@@ -36,7 +36,7 @@ def meminfo(machine: Machine) -> str:
     total["Cached"] = total["FilePages"]
     total["CommitLimit"] = total["MemTotal"] // 2
     total["VmallocTotal"] = VMALLOC_TOTAL
-    total["Hugepagesize"] = 2048
+    total["Hugepagesize"] = machine.topology.default_hugepage
     total["Hugetlb"] = sum(pages * size for (_, size), pages in machine.hugepages.items())
     total["DirectMap1G"] = total["MemTotal"]
     return "".join(_line(row, total[row.name]) for row in ROWS if row.on(machine.topology.kernel))

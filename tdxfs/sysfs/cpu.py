@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from tdxfs import delta
+from tdxfs.cpus import siblings
 from tdxfs.errors import Busy, InvalidValue, OutOfRange
 from tdxfs.model import Cpu, Machine
 from tdxfs.sysfs import paths
@@ -146,7 +147,7 @@ class CpuDir(DeviceDir[int]):
     @ro(DECIMAL, since="7.3")
     def cpu_capacity(self) -> int:
         """Capacity of the CPU relative to the fastest, which has 1024."""
-        return 1024
+        return self.cpu.capacity
 
     @subdirectory(TopologyDir)
     def topology(self) -> bool:
@@ -156,12 +157,17 @@ class CpuDir(DeviceDir[int]):
     @subdirectory(CacheDir)
     def cache(self) -> bool:
         """Its caches. Absent while it is offline."""
-        return self._online() and bool(self.machine.topology.caches)
+        return self._online() and bool(siblings(self.machine).caches(self.cpu))
 
     @subdirectory(MicrocodeDir)
     def microcode(self) -> bool:
         """Its microcode. Absent while it is offline, and in a virtual machine."""
         return self._online() and self.machine.topology.microcode != 0
+
+    @link
+    def cpufreq(self) -> str | None:
+        """Its frequencies. Absent without a driver that scales them, and while it is offline."""
+        return f"{paths.CPU_ROOT}/cpufreq/policy{self.key}" if self._online() and self.cpu.max_frequency else None
 
     @link
     def subsystem(self) -> str:
@@ -238,10 +244,49 @@ class HotplugDir(Directory[None]):
         return f"  0: offline\n{ONLINE_STATE:3}: online\n"
 
 
+class CpufreqPolicyDir(Directory[int]):
+    """Frequencies of a CPU, which has a policy of its own; compare drivers/cpufreq/cpufreq.c."""
+
+    WHAT = "/sys/devices/system/cpu/cpufreq/policy<id>"
+
+    def _cpu(self) -> Cpu:
+        return self.machine.cpus[self.key]
+
+    @ro(DECIMAL)
+    def affected_cpus(self) -> int:
+        """Online CPUs that change frequency together."""
+        return self.key
+
+    @ro(DECIMAL)
+    def related_cpus(self) -> int:
+        """CPUs that change frequency together."""
+        return self.key
+
+    @ro(DECIMAL)
+    def cpuinfo_max_freq(self) -> int:
+        """Highest frequency of the hardware, kHz."""
+        return self._cpu().max_frequency or 0
+
+    @ro(DECIMAL)
+    def base_frequency(self) -> int:
+        """Frequency without turbo, kHz. Absent where the driver does not know it."""
+        return self._cpu().base_frequency or 0
+
+    @base_frequency.visible
+    def _has_base(self) -> bool:
+        return self._cpu().base_frequency is not None
+
+
 class CpufreqDir(Directory[None]):
     """Frequency scaling; empty without a driver."""
 
     WHAT = "/sys/devices/system/cpu/cpufreq"
+
+    @directories("policy<id>", CpufreqPolicyDir)
+    def policies(self) -> Collection[int]:
+        """One per CPU that is online."""
+        online = self.machine.cpus_online
+        return [cpu.id for cpu in self.machine.topology.cpus if cpu.max_frequency and cpu.id in online]
 
 
 class UpdateDir(Directory[None]):

@@ -56,6 +56,14 @@ def _list(scope: str, doc: str) -> Attribute[_CpuDir, frozenset[int]]:
     return ro(LIST, size=cpulist_size, reader=Reader.CPUMASK)(show)
 
 
+def _in_book(directory: _CpuDir) -> bool:
+    return directory.cpu.book is not None
+
+
+def _in_drawer(directory: _CpuDir) -> bool:
+    return directory.cpu.drawer is not None
+
+
 class TopologyDir(_CpuDir):
     """Where the CPU sits. Absent while it is offline."""
 
@@ -73,6 +81,27 @@ class TopologyDir(_CpuDir):
     package_cpus_list = _list("package", "CPUs of the same package")
     thread_siblings = _mask("core", "CPUs of the same core (older name)")
     thread_siblings_list = _list("core", "CPUs of the same core (older name)")
+    book_siblings = _mask("book", "CPUs of the same book")
+    book_siblings_list = _list("book", "CPUs of the same book")
+    drawer_siblings = _mask("drawer", "CPUs of the same drawer")
+    drawer_siblings_list = _list("drawer", "CPUs of the same drawer")
+
+    @ro(DECIMAL)
+    def book_id(self) -> int:
+        """Id of the book. Absent where there are none: they are s390's."""
+        return self.cpu.book or 0
+
+    @ro(DECIMAL)
+    def drawer_id(self) -> int:
+        """Id of the drawer. Absent where there are none: they are s390's."""
+        return self.cpu.drawer or 0
+
+    book_id.visible(_in_book)
+    book_siblings.visible(_in_book)
+    book_siblings_list.visible(_in_book)
+    drawer_id.visible(_in_drawer)
+    drawer_siblings.visible(_in_drawer)
+    drawer_siblings_list.visible(_in_drawer)
 
     @ro(DECIMAL)
     def cluster_id(self) -> int:
@@ -82,17 +111,17 @@ class TopologyDir(_CpuDir):
     @ro(DECIMAL)
     def core_id(self) -> int:
         """Id of the core in its package."""
-        return self.cpu.core
+        return self.cpu.core if self.cpu.core_id is None else self.cpu.core_id
 
     @ro(DECIMAL)
     def die_id(self) -> int:
-        """Id of the die: in its package before 6.12, in the machine since."""
+        """Id of the die: in its package before 6.12, in the machine since; -1 if the kernel does not know."""
         return siblings(self.machine).die_id(self.cpu)
 
     @ro(DECIMAL)
     def physical_package_id(self) -> int:
-        """Id of the package."""
-        return self.cpu.package
+        """Id of the package; -1 if the kernel does not know."""
+        return self.cpu.package if self.cpu.package_id is None else self.cpu.package_id
 
 
 class CacheIndexDir(Directory[tuple[int, int]]):
@@ -105,8 +134,12 @@ class CacheIndexDir(Directory[tuple[int, int]]):
         return self.machine.cpus[self.key[0]]
 
     @property
+    def number(self) -> int:
+        return siblings(self.machine).caches(self.cpu)[self.key[1]]
+
+    @property
     def cache(self) -> Cache:
-        return self.machine.topology.caches[self.key[1]]
+        return self.machine.topology.caches[self.number]
 
     @uevent
     def uevent(self) -> str:
@@ -115,13 +148,17 @@ class CacheIndexDir(Directory[tuple[int, int]]):
 
     @ro(DECIMAL)
     def coherency_line_size(self) -> int:
-        """Bytes of a line."""
+        """Bytes of a line. Absent where the kernel does not know them."""
         return self.cache.line
+
+    @coherency_line_size.visible
+    def _has_line(self) -> bool:
+        return self.cache.line > 0
 
     @ro(DECIMAL)
     def id(self) -> int:
         """Id of the cache among those of its level and type."""
-        return siblings(self.machine).cache_id(self.cpu, self.key[1])
+        return siblings(self.machine).cache_id(self.cpu, self.number)
 
     @ro(DECIMAL)
     def level(self) -> int:
@@ -131,7 +168,7 @@ class CacheIndexDir(Directory[tuple[int, int]]):
     @ro(DECIMAL)
     def number_of_sets(self) -> int:
         """Number of sets."""
-        return self.cache.sets
+        return self.cache.number_of_sets
 
     @ro(DECIMAL)
     def physical_line_partition(self) -> int:
@@ -141,12 +178,12 @@ class CacheIndexDir(Directory[tuple[int, int]]):
     @ro(LIST)
     def shared_cpu_list(self) -> frozenset[int]:
         """CPUs that share the cache, as a range list."""
-        return siblings(self.machine).sharing(self.cpu, self.key[1])
+        return siblings(self.machine).sharing(self.cpu, self.number)
 
     @ro(MASK)
     def shared_cpu_map(self) -> Mask:
         """CPUs that share the cache, as a mask."""
-        return Mask(siblings(self.machine).sharing(self.cpu, self.key[1]), mask_width(self.machine))
+        return Mask(siblings(self.machine).sharing(self.cpu, self.number), mask_width(self.machine))
 
     @ro(SIZE)
     def size(self) -> int:
@@ -177,4 +214,4 @@ class CacheDir(Directory[int]):
     @directories("index<index>", CacheIndexDir, nested=True)
     def indices(self) -> Collection[int]:
         """One per cache the CPU sees."""
-        return range(len(self.machine.topology.caches))
+        return range(len(siblings(self.machine).caches(self.machine.cpus[self.key])))

@@ -8,12 +8,15 @@ from typing import Any
 
 from tdxfs import counters
 from tdxfs.errors import InvalidValue
-from tdxfs.model import HUGEPAGE_SIZES, KIB, Machine
+from tdxfs.model import KIB, MIB, Machine
 from tdxfs.nodes import has_memory as machine_nodes
 from tdxfs.sysfs.attribute import Attribute, Directory, directories, ro, rw, wo
 from tdxfs.sysfs.codec import DECIMAL, ULONG, WORD, Codec
 from tdxfs.sysfs.knob import knob
-from tdxfs.transitions.hugepages import demote, held, set_node_pages, set_pages
+from tdxfs.transitions.hugepages import demote, held, set_node_pages, set_pages, smaller
+
+GIGANTIC = 4 * MIB // KIB
+"""kB of a page that is larger than what the buddy allocator gives."""
 
 
 def _size(text: str) -> int:
@@ -48,7 +51,7 @@ class _Pool(Directory[Any]):
     @ro(DECIMAL)
     def free_hugepages(self) -> int:
         """Huge pages of the pool that are free."""
-        if self.key[1] != HUGEPAGE_SIZES[0]:
+        if self.key[1] != self.machine.topology.default_hugepage:
             return self._count()
         nodes = machine_nodes(self.machine) if self.key[0] is None else (self.key[0],)
         return sum(counters.meminfo(self.machine, nid).get("HugePages_Free", 0) for nid in nodes)
@@ -68,16 +71,16 @@ class _Pool(Directory[Any]):
     @rw(WORD, takes=PAGE_SIZE_TEXT)
     def demote_size(self) -> str:
         """Size of the pages that demoted ones become, with kB. Absent for the smallest size."""
-        return f"{HUGEPAGE_SIZES[0]}kB"
+        return f"{smaller(self.machine, self.key[1])}kB"
 
     @demote_size.store
     def _set_demote_size(self, size: int) -> Machine:
-        if size != HUGEPAGE_SIZES[0] * KIB:
+        if size != (smaller(self.machine, self.key[1]) or 0) * KIB:
             raise InvalidValue(f"{size} bytes is no smaller huge page size")
         return self.machine
 
     def _can_demote(self) -> bool:
-        return bool(self.key[1] != HUGEPAGE_SIZES[0])
+        return smaller(self.machine, self.key[1]) is not None
 
     demote.visible(_can_demote)
     demote_size.visible(_can_demote)
@@ -97,7 +100,7 @@ class NodeHugepages(Directory[int]):
     @directories("hugepages-<size>kB", NodeHugepageSize, nested=True)
     def sizes(self) -> Collection[int]:
         """One per huge page size, kB."""
-        return HUGEPAGE_SIZES
+        return self.machine.topology.hugepage_sizes
 
 
 class HugepageSize(_Pool):
@@ -118,7 +121,7 @@ class HugepageSize(_Pool):
     nr_hugepages_mempolicy.store(_Pool._set_count)
 
     def _no_surplus(self, pages: int) -> int:
-        if self.key[1] != HUGEPAGE_SIZES[0]:
+        if self.key[1] >= GIGANTIC:
             raise InvalidValue("gigantic pages have no surplus")
         return pages
 
@@ -133,7 +136,12 @@ class Hugepages(Directory[None]):
 
     WHAT = "/sys/kernel/mm/hugepages"
 
+    @classmethod
+    def exists(cls, machine: Machine) -> bool:
+        """Where the kernel has huge pages."""
+        return bool(machine.topology.hugepage_sizes)
+
     @directories("hugepages-<size>kB", HugepageSize, nested=True)
     def sizes(self) -> Collection[int]:
         """One per huge page size, kB."""
-        return HUGEPAGE_SIZES
+        return self.machine.topology.hugepage_sizes

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from tdxfs import counters, delta, nodes
 from tdxfs.capability import CAPABLE, INCAPABLE, MIXED, Verdict, judge_node, node_verdicts
 from tdxfs.errors import TryAgain
+from tdxfs.idlist import parse_list
 from tdxfs.model import PAGE_SIZE, Machine
 from tdxfs.sysfs import paths
 from tdxfs.sysfs.attribute import Directory, Reader, Tier, always, directories, link, links, ro, subdirectory, wo
@@ -133,6 +134,9 @@ class NodeDir(DeviceDir[int]):
     memory_failure = always(MemoryFailureDir, since="6.12")
 
     def _cpus(self) -> frozenset[int]:
+        node = self.machine.nodes.get(self.key)
+        if node is not None and node.cpumap is not None:
+            return parse_list(node.cpumap) & self.machine.cpus_online
         return frozenset(self.machine.node_cpus.get(self.key, ())) & self.machine.cpus_online
 
     @ro(MASK, size=cpumask_size, reader=Reader.CPUMASK)
@@ -185,8 +189,8 @@ class NodeDir(DeviceDir[int]):
 
     @subdirectory(NodeHugepages)
     def hugepages(self) -> bool:
-        """Huge pages of the node. Absent on a node without memory blocks."""
-        return self.key in self.machine.node_blocks
+        """Huge pages of the node. Absent on a node without memory blocks, and where the kernel has none."""
+        return self.key in self.machine.node_blocks and bool(self.machine.topology.hugepage_sizes)
 
     @subdirectory(AccessDir)
     def access0(self) -> bool:

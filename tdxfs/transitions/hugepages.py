@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from tdxfs import nodes
 from tdxfs.capability import online_memory
 from tdxfs.counters import free_kib
-from tdxfs.model import HUGEPAGE_SIZES, KIB, Machine, changed
+from tdxfs.model import KIB, Machine, changed
 
 
 def set_node_pages(machine: Machine, nid: int, size: int, pages: int) -> Machine:
@@ -34,14 +34,21 @@ def set_pages(machine: Machine, size: int, pages: int) -> Machine:
 
 
 def demote(machine: Machine, nid: int | None, size: int, pages: int) -> Machine:
-    """Split huge pages of `size` kB into pages of the smallest size; None: of any node."""
+    """Split huge pages of `size` kB into pages of the next smaller size; None: of any node."""
+    into = smaller(machine, size)
+    assert into is not None, f"{size} kB is the smallest size"
     for node in sorted(nodes.has_memory(machine)) if nid is None else [nid]:
         moved = min(pages, held(machine, node, size))
         pages -= moved
         large = {node: held(machine, node, size) - moved}
-        small = {node: held(machine, node, HUGEPAGE_SIZES[0]) + moved * (size // HUGEPAGE_SIZES[0])}
-        machine = _with_pools(_with_pools(machine, size, large), HUGEPAGE_SIZES[0], small)
+        small = {node: held(machine, node, into) + moved * (size // into)}
+        machine = _with_pools(_with_pools(machine, size, large), into, small)
     return machine
+
+
+def smaller(machine: Machine, size: int) -> int | None:
+    """The size, kB, that huge pages of `size` kB become when they are demoted; None: there is no smaller one."""
+    return max((other for other in machine.topology.hugepage_sizes if other < size), default=None)
 
 
 def held(machine: Machine, nid: int, size: int) -> int:

@@ -17,10 +17,13 @@ from tdxfs import delta, devfs, procfs
 from tdxfs.model import Machine
 from tdxfs.sysfs import (
     bus,
+    cgroup,
     cpu,
     dax_parents,
     debug,
     devnum,
+    dmi,
+    dmi_entries,
     guests,
     memory,
     memory_tiers,
@@ -36,11 +39,14 @@ from tdxfs.sysfs.attribute import ALL_TIERS, Directory, DirectoryClass, Entry, T
 
 FIXED: tuple[DirectoryClass, ...] = (
     *bus.DIRECTORIES,
+    *cgroup.DIRECTORIES,
     *cpu.DIRECTORIES,
     *dax_parents.DIRECTORIES,
     *debug.DIRECTORIES,
     *devfs.DIRECTORIES,
     *devnum.DIRECTORIES,
+    *dmi.DIRECTORIES,
+    *dmi_entries.DIRECTORIES,
     *guests.DIRECTORIES,
     *memory.DIRECTORIES,
     *memory_tiers.DIRECTORIES,

@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
-from attrs import frozen
+from attrs import asdict, frozen
 
 from tdxfs.idlist import parse_list
-from tdxfs.model import GIB, KERNELS, MIB, PAGE_SIZE, SCOPES, Driver, Topology
+from tdxfs.model import DMI_IDS, GIB, KERNELS, MIB, PAGE_SIZE, SCOPES, Driver, Topology
 from tdxfs.ranges import Range
 
 PHYSICAL_BITS = 52
@@ -24,6 +24,7 @@ PCI_BARS = 6
 ND_MODES = ("ram", "pmem")
 MINOR_BITS = 20
 RECORDS = ("cpuinfo", "iomem", "meminfo", "version", "zoneinfo")
+CGROUP_NAME = re.compile(r"/|(/[^/]+)+")
 SHARED = SCOPES[: SCOPES.index("package") + 1]
 
 
@@ -55,8 +56,11 @@ def _texts(topology: Topology) -> Iterator[Problem]:
         ("cmdline", topology.cmdline),
         ("model_name", topology.model_name),
         ("modalias", topology.modalias),
+        ("cgroup.name", topology.cgroup.name if topology.cgroup else ""),
+        *((f"uname.{name}", text) for name, text in (asdict(topology.uname) if topology.uname else {}).items()),
+        *((f"dmi.{name}", " ".join(text.splitlines())) for name, text in topology.dmi.items()),
     ):
-        if not text.isascii() or not text.isprintable():
+        if not str(text).isascii() or not str(text).isprintable():
             yield Problem(key, repr(text), "must be one line of printable ASCII")
     for name in topology.records:
         if name not in RECORDS:
@@ -69,6 +73,8 @@ def _lists(topology: Topology) -> Iterator[Problem]:
         ("online_nodes", topology.online_nodes),
         *((f"nodes[{node.id}].cpumap", node.cpumap or "") for node in topology.nodes),
         *((f"cpus[{cpu.id}].siblings.{key}", text) for cpu in topology.cpus for key, text in cpu.siblings.items()),
+        ("cgroup.cpus", topology.cgroup.cpus if topology.cgroup else ""),
+        ("cgroup.mems", topology.cgroup.mems if topology.cgroup else ""),
         ("generic_initiators", topology.generic_initiators),
         ("memory.offline", topology.memory.offline),
         ("memory.online", topology.memory.online),
@@ -154,6 +160,8 @@ def _nodes(topology: Topology) -> Iterator[Problem]:
             for initiator in access.initiators if access else ():
                 if initiator not in known:
                     yield Problem(f"nodes[{node.id}].{name}.initiators", initiator, "must be the id of a node")
+        if node.gpu and not PCI_ADDRESS.fullmatch(node.gpu):
+            yield Problem(f"nodes[{node.id}].gpu", node.gpu, "must be DDDD:BB:DD.F in lower-case hexadecimal")
         if node.memory_tier < 0:
             yield Problem(f"nodes[{node.id}].memory_tier", node.memory_tier, "must not be negative")
         for at, cache in enumerate(node.side_caches):
@@ -187,6 +195,23 @@ def _hugepages(topology: Topology) -> Iterator[Problem]:
                 yield Problem(f"nodes[{node.id}].hugepages", size, "must be one of hugepage_sizes")
             if pages < 0:
                 yield Problem(f"nodes[{node.id}].hugepages.{size}", pages, "must not be negative")
+
+
+def _dmi(topology: Topology) -> Iterator[Problem]:
+    for name in topology.dmi:
+        if name not in DMI_IDS:
+            yield Problem(f"dmi.{name}", "a line", f"must be of one of {', '.join(DMI_IDS)}")
+    for at, module in enumerate(topology.memory_modules):
+        if module.size < 0 or module.size % MIB:
+            yield Problem(f"memory_modules[{at}].size", module.size, "must be a whole number of MiB")
+        for name, text in asdict(module).items():
+            if re.search("[^\x01-\xff]", str(text)):
+                yield Problem(f"memory_modules[{at}].{name}", repr(text), "must be Latin-1 without NUL")
+
+
+def _cgroup(topology: Topology) -> Iterator[Problem]:
+    if topology.cgroup is not None and not CGROUP_NAME.fullmatch(topology.cgroup.name):
+        yield Problem("cgroup.name", topology.cgroup.name, "must be a path such as / or /group/child")
 
 
 def _block_size(topology: Topology) -> Iterator[Problem]:
@@ -341,6 +366,8 @@ RULES: tuple[Callable[[Topology], Iterator[Problem]], ...] = (
     _distances,
     _nodes,
     _hugepages,
+    _dmi,
+    _cgroup,
     _block_size,
     _pages,
     _overlaps,

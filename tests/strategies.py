@@ -25,6 +25,7 @@ from tdxfs.model import (
     Access,
     Bar,
     Cache,
+    Cgroup,
     Cpu,
     DaxDevice,
     DaxRegion,
@@ -32,12 +33,14 @@ from tdxfs.model import (
     Memory,
     MemoryKind,
     MemoryLayout,
+    MemoryModule,
     Node,
     PciDevice,
     Provider,
     SideCache,
     TdxPlatform,
     Topology,
+    Uname,
 )
 from tdxfs.policy import Boot, Policies
 from tdxfs.ranges import Range, Ranges, RunMap, align_down, align_up
@@ -133,6 +136,10 @@ def topologies(draw, tdx=(True, True, True, False)):
         nodes=nodes,
         online_nodes=format_list(draw(st.sets(st.sampled_from(ids), max_size=1))),
         hugepage_sizes=draw(st.sampled_from([HUGEPAGE_SIZES, HUGEPAGE_SIZES, (2048, 64, 32768, 1048576), ()])),
+        dmi=draw(st.sampled_from([{}, {"product_name": "X1", "board_serial": "", "chassis_type": "17"}])),
+        memory_modules=draw(st.sampled_from([(), (MemoryModule(), MemoryModule("A1", serial="7", size=64 * GIB))])),
+        uname=draw(st.sampled_from([None, Uname(), Uname("Linux", "host", "6.1.0", "#1 SMP", "x86_64", 4096)])),
+        cgroup=draw(st.sampled_from([None, None, Cgroup(), Cgroup("/job/step", "0-2", "0,3")])),
         distances=draw(_distances(len(ids))),
         possible_nodes=format_list(draw(st.sets(st.sampled_from(range(12)), max_size=2))),
         generic_initiators=format_list(draw(st.sets(st.sampled_from(ids), max_size=1))),
@@ -190,6 +197,7 @@ def _node(draw, nid, ids, memory):
         draw(caches),
         draw(st.sampled_from([3, 4, 8])),
         cpumap=draw(st.sampled_from([None, None, None, "", "0-1"])),
+        gpu=draw(st.sampled_from(["", "", "", f"0035:0{nid}:00.0"])),
     )
 
 

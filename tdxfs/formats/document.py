@@ -17,6 +17,7 @@ from tdxfs.model import (
     Access,
     Bar,
     Cache,
+    Cgroup,
     Cpu,
     DaxDevice,
     DaxRegion,
@@ -24,6 +25,7 @@ from tdxfs.model import (
     Memory,
     MemoryKind,
     MemoryLayout,
+    MemoryModule,
     Node,
     NodeCounters,
     PciDevice,
@@ -31,6 +33,7 @@ from tdxfs.model import (
     SideCache,
     TdxPlatform,
     Topology,
+    Uname,
 )
 from tdxfs.policy import Policies
 from tdxfs.ranges import Range
@@ -105,6 +108,7 @@ class NodeGroup:
     side_caches: tuple[SideCache, ...] = ()
     memory_tier: int = 4
     cpumap: str | None = None
+    gpu: str = ""
     hugepages: Mapping[int, int] = Factory(dict)
 
     def expand(self) -> Iterator[Node]:
@@ -241,6 +245,10 @@ class Document:
     kmem_driver: bool = True
     distances: tuple[tuple[int, ...], ...] = ()
     memory: MemoryLayout = MemoryLayout()
+    dmi: Mapping[str, str] = Factory(dict)
+    memory_modules: tuple[MemoryModule, ...] = ()
+    uname: Uname | None = None
+    cgroup: Cgroup | None = None
     tdx: TdxPlatform | None = None
     policy: Policies = Policies()
     cpus: tuple[CpuGroup, ...] = ()

@@ -13,6 +13,7 @@ Read `topology`, then `machine`, which is made of `states` and `guests`.
 
 from tdxfs.model.guests import Backs, Frames, Guest, Life, Memfd, MemPolicy, Memslot, Mode, Record, Stretch, Task
 from tdxfs.model.kinds import (
+    DMI_IDS,
     GIB,
     HUGEPAGE_SIZES,
     KERNELS,
@@ -48,21 +49,25 @@ from tdxfs.model.topology import (
     Bar,
     Build,
     Cache,
+    Cgroup,
     Cpu,
     DaxDevice,
     DaxRegion,
     Memory,
     MemoryLayout,
+    MemoryModule,
     Node,
     NodeCounters,
     PciDevice,
     SideCache,
     TdxPlatform,
     Topology,
+    Uname,
 )
 
 __all__ = [
     "DERIVED",
+    "DMI_IDS",
     "GIB",
     "HUGEPAGE_SIZES",
     "KERNELS",
@@ -82,6 +87,7 @@ __all__ = [
     "Build",
     "By",
     "Cache",
+    "Cgroup",
     "ConflictNumbers",
     "Cpu",
     "DaxDevice",
@@ -98,6 +104,7 @@ __all__ = [
     "Memory",
     "MemoryKind",
     "MemoryLayout",
+    "MemoryModule",
     "Memslot",
     "Mode",
     "Node",
@@ -114,6 +121,7 @@ __all__ = [
     "TdxPlatform",
     "Topology",
     "Uevent",
+    "Uname",
     "Why",
     "Zone",
     "changed",

@@ -61,3 +61,13 @@ class Zone(Enum):
     DMA32 = "DMA32"
     NORMAL = "Normal"
     MOVABLE = "Movable"
+
+
+DMI_IDS = tuple(
+    """
+    bios_date bios_release bios_vendor bios_version board_asset_tag board_name board_serial board_vendor board_version
+    chassis_asset_tag chassis_serial chassis_type chassis_vendor chassis_version ec_firmware_release modalias
+    product_family product_name product_serial product_sku product_uuid product_version sys_vendor
+    """.split()
+)
+"""The files in ``/sys/devices/virtual/dmi/id`` that a machine may have."""

@@ -157,6 +157,8 @@ class Node:
     """The ``memory_tierN`` it belongs to while it has memory online; 4 is DRAM's."""
     cpumap: str | None = None
     """Range list of the CPUs in ``cpumap`` where they are not the node's own: some kernels contradict themselves."""
+    gpu: str = ""
+    """PCI address of the NVIDIA GPU whose memory it is, as the GPU's driver says; empty: it is no GPU's."""
     hugepages: Mapping[int, int] = Factory(dict)
     """
     Size in kB -> huge pages in the node's pool at boot; those of the default size also as `NodeCounters.meminfo`
@@ -282,6 +284,46 @@ class NodeCounters:
 
 
 @frozen
+class MemoryModule:
+    """A slot for a memory module, as the SMBIOS tables describe it; a text that is empty is not given."""
+
+    locator: str = ""
+    """Where the slot is, as it is printed on the board."""
+    bank: str = ""
+    manufacturer: str = ""
+    serial: str = ""
+    asset_tag: str = ""
+    part_number: str = ""
+    size: int = 0
+    """Bytes, whole MiB; 0: the slot is empty."""
+
+
+@frozen
+class Uname:
+    """What uname(2) says on the machine; what is empty is not known."""
+
+    sysname: str = ""
+    nodename: str = ""
+    release: str = ""
+    version: str = ""
+    machine: str = ""
+    page_size: int = 0
+    """What getpagesize(2) says, bytes; 0: not known. The memory of the emulated machine has pages of `PAGE_SIZE`."""
+
+
+@frozen
+class Cgroup:
+    """The control group that whoever looks at the machine is in, as far as its cpuset goes."""
+
+    name: str = "/"
+    """Its path below the place where the hierarchy is mounted."""
+    cpus: str = ""
+    """``cpuset.cpus.effective``, a range list; empty: all that are online."""
+    mems: str = ""
+    """``cpuset.mems.effective``, a range list; empty: all nodes with memory."""
+
+
+@frozen
 class MemoryLayout:
     """How System RAM is divided into memory blocks."""
 
@@ -339,6 +381,14 @@ class Topology:
     kmem_driver: bool = True
     """Whether kmem is loaded: ``bus/dax/drivers/kmem`` is there. Without it no device is bound to it."""
     pci_devices: tuple[PciDevice, ...] = ()
+    dmi: Mapping[str, str] = Factory(dict)
+    """One of `DMI_IDS` -> its line; empty: the machine has no DMI tables."""
+    memory_modules: tuple[MemoryModule, ...] = ()
+    """In the order of the SMBIOS tables; what memory the kernel has is what `nodes` say."""
+    uname: Uname | None = None
+    """None: not known, and not shown."""
+    cgroup: Cgroup | None = None
+    """None: no hierarchy with cpusets is mounted."""
     tdx: TdxPlatform | None = None
     policies: Policies = Policies()
     counters: Mapping[int, NodeCounters] = Factory(dict)

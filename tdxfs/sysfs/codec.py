@@ -217,6 +217,14 @@ CHOICE: Codec[tuple[str, Sequence[str]]] = Codec(
 RECORDS: Codec[Records] = Codec("records, one per read", str, _scan_records, newline="")
 TEXT: Codec[str] = Codec("text", _itself, _itself, newline="")
 """Whole text, verbatim: no newline is added."""
+BINARY: Codec[bytes] = Codec(
+    "bytes",
+    lambda data: data.decode("ascii", "surrogateescape"),
+    lambda text: text.encode("ascii", "surrogateescape"),
+    bytes.hex,
+    newline="",
+)
+"""What is no text; only shown."""
 NOTHING: Codec[None] = Codec("nothing", lambda _: "", lambda _: None, newline="")
 VERSION: Codec[tuple[int, int, int]] = Codec(
     "a version",

@@ -6,13 +6,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tdxfs.errors import NoAddress
 from tdxfs.model import Machine, TdxPlatform, kernel_at_least
 from tdxfs.sysfs import paths
 from tdxfs.sysfs.attribute import Directory, always, link, ro
-from tdxfs.sysfs.codec import DECIMAL, LINE, VERSION, YES_NO
+from tdxfs.sysfs.codec import DECIMAL, VERSION, YES_NO
 from tdxfs.sysfs.power import DeviceDir, PowerDir
 
 
@@ -80,21 +78,4 @@ class KvmIntelParameters(Directory[None]):
         return self.machine.topology.tdx is not None
 
 
-class CgroupDir(Directory[Any]):
-    """The root cgroup, as far as it counts KeyIDs."""
-
-    WHAT = "/sys/fs/cgroup"
-    SHARED = True
-
-    @classmethod
-    def exists(cls, machine: Machine) -> bool:
-        """Where there are KeyIDs to count."""
-        return machine.tdx.enabled
-
-    @ro(LINE, name="misc.capacity", size=0)
-    def misc_capacity(self) -> str:
-        """Private KeyIDs that guests can have: all but TDX's global one."""
-        return f"tdx {_platform(self.machine).keyids - 1}"
-
-
-DIRECTORIES = (TdxHostDir, KvmIntelParameters, CgroupDir)
+DIRECTORIES = (TdxHostDir, KvmIntelParameters)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from tdxfs.errors import Refusal
 from tdxfs.formats.snapshot import Snapshot
 from tdxfs.model import PAGE_SIZE
 from tdxfs.ranges import Range, Ranges, align_down, align_up
-from tdxfs.sysfs.codec import LIST, Codec
+from tdxfs.sysfs.codec import DECIMAL, LIST, MASK, Codec, Mask
 
 V = TypeVar("V")
 
@@ -19,9 +19,31 @@ def text(snapshot: Snapshot, path: str) -> str:
     return (snapshot.read(path) or b"").decode("utf-8", "replace")
 
 
+def ascii_text(snapshot: Snapshot, path: str) -> str:
+    """The same with a question mark for every character that is not ASCII."""
+    return text(snapshot, path).encode("ascii", "replace").decode("ascii")
+
+
 def id_set(snapshot: Snapshot, path: str, default: frozenset[int] = frozenset()) -> frozenset[int]:
     """The set that a range list names, or `default`."""
     return value(snapshot, path, LIST, default)
+
+
+def cpu_set(snapshot: Snapshot, *paths: str) -> frozenset[int] | None:
+    """The CPUs that the first readable of these files names: range lists have names in ``list``, others are masks."""
+    nothing = Mask(frozenset(), 0)
+    for path in paths:
+        if (snapshot.read(path) or b"").strip(b"\0\n"):
+            if path.endswith("list"):
+                return id_set(snapshot, path)
+            return value(snapshot, path, MASK, nothing).ids
+    return None
+
+
+def number(snapshot: Snapshot, path: str) -> int | None:
+    """The decimal number in a file, or None."""
+    nothing: int | None = None
+    return value(snapshot, path, cast("Codec[int | None]", DECIMAL), nothing)
 
 
 def iomem(snapshot: Snapshot, name: str) -> Ranges:

@@ -13,7 +13,7 @@ import json
 import os
 import posixpath
 import tarfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -30,6 +30,14 @@ MOST_HOPS = 40
 class Snapshot(Protocol):
     """Files of a machine, by path below its root."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether it is of a root directory, so that the machine lacks what it lacks; False: of a sysfs alone."""
+
+    @property
+    def live(self) -> bool:
+        """Whether it is of the running system."""
+
     def read(self, path: str) -> bytes | None:
         """Content of a file; None if there is none that can be read."""
 
@@ -42,15 +50,24 @@ class Snapshot(Protocol):
 
 @frozen
 class DirectorySnapshot:
-    """A tree on disk: ``sys`` is `sys`, ``proc`` is `proc`."""
+    """A tree on disk: its root, or a sysfs without one."""
 
     sys: Path
-    proc: Path | None
+    root: Path | None
+
+    @property
+    def whole(self) -> bool:
+        return self.root is not None
+
+    @property
+    def live(self) -> bool:
+        return self.root == Path("/")
 
     def _real(self, path: str) -> str | None:
         top, _, rest = path.partition("/")
-        base = self.sys if top == "sys" else self.proc
-        return os.path.join(base, rest) if base else None
+        if top == "sys":
+            return os.path.join(self.sys, rest)
+        return os.path.join(self.root, path) if self.root else None
 
     def read(self, path: str) -> bytes | None:
         real = self._real(path)
@@ -82,6 +99,8 @@ class RecordedSnapshot:
     links: dict[str, str]
     others: Collection[str] = ()
     """Paths of directories, and of files whose content was not recorded."""
+    whole: bool = True
+    live: bool = False
     below: dict[str, set[str]] = field(init=False)
     """Directory -> names in it."""
 
@@ -151,12 +170,11 @@ def open_snapshot(where: Path) -> Snapshot:
 def _directory(where: Path) -> Snapshot:
     if (where / SYSTEM).is_dir():
         # a sysfs itself: only one that is called sys has its proc beside it
-        proc = where.resolve().parent / "proc"
-        return DirectorySnapshot(where, proc if where.resolve().name == "sys" and proc.is_dir() else None)
+        root = where.resolve().parent
+        return DirectorySnapshot(where, root if where.resolve().name == "sys" and (root / "proc").is_dir() else None)
     for root in (where, *sorted(where.iterdir())):
         if (root / "sys" / SYSTEM).is_dir():
-            proc = root / "proc"
-            return DirectorySnapshot(root / "sys", proc if proc.is_dir() else None)
+            return DirectorySnapshot(root / "sys", root)
     raise UserError(f"{where}: is not a sysfs and holds none: there is no {SYSTEM}")
 
 
@@ -166,8 +184,10 @@ def _tarball(where: Path) -> Snapshot:
     others: list[str] = []
     try:
         with tarfile.open(where) as archive:
-            for member in archive:
-                path = _below_top(member.name)
+            members = archive.getmembers()
+            depth = _depth(member.name for member in members)
+            for member in members:
+                path = "/".join(_parts(member.name)[depth:])
                 if path and member.isfile():
                     content = archive.extractfile(member)
                     files[path] = content.read() if content else b""
@@ -182,13 +202,13 @@ def _tarball(where: Path) -> Snapshot:
     return RecordedSnapshot(files, links, others)
 
 
-def _below_top(name: str) -> str | None:
+def _parts(name: str) -> list[str]:
+    return [part for part in name.split("/") if part not in ("", ".")]
+
+
+def _depth(names: Iterable[str]) -> int:
     # archives hold sys and proc, or one directory with both
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    for at in (0, 1):
-        if parts[at : at + 1] in (["sys"], ["proc"]):
-            return "/".join(parts[at:])
-    return None
+    return 0 if any(_parts(name)[:1] == ["sys"] for name in names) else 1
 
 
 def _stage(where: Path) -> Snapshot:

@@ -19,10 +19,13 @@ from tdxfs.formats.snapshot import Snapshot, open_snapshot
 from tdxfs.formats.sysfs_cpu import read_cpus
 from tdxfs.formats.sysfs_dax import read_dax
 from tdxfs.formats.sysfs_entries import read_entries
-from tdxfs.formats.sysfs_memory import NODES, meminfo, read_nodes
+from tdxfs.formats.sysfs_identity import read_identity, read_uname
+from tdxfs.formats.sysfs_memory import read_nodes
+from tdxfs.formats.sysfs_node import NODES, meminfo
 from tdxfs.model import KERNELS, MIB, PAGE_SIZE, MemoryKind, NodeCounters, TdxPlatform, Topology, kernel_at_least
 from tdxfs.policy import Hotplug
 from tdxfs.ranges import Range, Ranges, align_down, align_up
+from tdxfs.sysfs import paths
 from tdxfs.sysfs.codec import STAT
 from tdxfs.validate import RECORDS, problems
 
@@ -36,11 +39,12 @@ def import_sysfs(source: Path, convertible: str | None = None, name: str = "impo
     """
     snapshot = open_snapshot(source)
     topology = Topology(name=name, description=f"imported from {source.name}", kernel=_kernel(snapshot))
+    topology = read_identity(snapshot, topology)
     topology = read_cpus(snapshot, topology)
     topology = read_dax(snapshot, topology)
     topology = read_nodes(snapshot, topology)
-    if not topology.nodes:
-        raise UserError(f"{source}: {NODES} has no nodes")
+    if not topology.cpus and not snapshot.names(NODES):
+        raise UserError(f"{source}: shows no CPUs and no nodes")
     topology = read_entries(snapshot, _checked(source, topology))
     topology = evolve(
         topology,
@@ -64,10 +68,14 @@ def _checked(source: Path, topology: Topology) -> Topology:
 
 
 def _kernel(snapshot: Snapshot) -> str:
-    # the newest kernel we know that is not newer than the one recorded
-    match = re.search(r"Linux version ([0-9]+\.[0-9]+)", text(snapshot, "proc/version"))
+    # the newest kernel we know that is not newer than the one recorded, or than what it shows
+    uname = read_uname(snapshot)
+    version = text(snapshot, "proc/version") or f"Linux version {uname.release if uname else ''}"
+    match = re.search(r"Linux version ([0-9]+\.[0-9]+)", version)
     release = match[1] if match else KERNELS[-1]
     older = [kernel for kernel in KERNELS if kernel_at_least(release, kernel)]
+    if match is None and snapshot.names(f"{paths.ACPI_ROOT}/{paths.NFIT}".lstrip("/")):
+        older = [kernel for kernel in older if not kernel_at_least(kernel, paths.NFIT_MOVED)]
     return older[-1] if older else KERNELS[0]
 
 

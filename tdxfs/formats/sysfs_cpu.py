@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from attrs import evolve
 
 from tdxfs.cpus import group
-from tdxfs.formats.read import id_set, text, value
+from tdxfs.formats.read import cpu_set, id_set, number, text, value
 from tdxfs.formats.snapshot import Snapshot
-from tdxfs.model import Cache, Cpu, Topology
-from tdxfs.sysfs.codec import DECIMAL, HEX, LINE, WORD
-from tdxfs.sysfs.cpu_topology import SIZE
+from tdxfs.formats.sysfs_cache import ROOT, read_caches
+from tdxfs.formats.sysfs_node import NODES, node_ids
+from tdxfs.idlist import format_list
+from tdxfs.model import Cpu, Topology
+from tdxfs.sysfs.codec import BOOL, DECIMAL, HEX, LINE
 
-ROOT = "sys/devices/system/cpu"
 VULNERABILITIES = f"{ROOT}/vulnerabilities"
-SCOPES = (
-    ("core", "core_cpus_list"),
-    ("cluster", "cluster_cpus_list"),
-    ("package", "package_cpus_list"),
-    ("die", "die_cpus_list"),
-)
+SIBLINGS = {
+    "core": ("core_cpus", "thread_siblings"),
+    "cluster": ("cluster_cpus",),
+    "die": ("die_cpus",),
+    "package": ("package_cpus", "core_siblings"),
+    "book": ("book_siblings",),
+    "drawer": ("drawer_siblings",),
+}
+"""Scope -> what its files in ``topology`` are called, newest name first: masks, and lists with ``_list``."""
 
 
 def read_cpus(snapshot: Snapshot, topology: Topology) -> Topology:
@@ -30,53 +34,114 @@ def read_cpus(snapshot: Snapshot, topology: Topology) -> Topology:
     if not present:
         names = (re.fullmatch(r"cpu([0-9]+)", name) for name in snapshot.names(ROOT))
         present = sorted(int(match[1]) for match in names if match)
-    online = id_set(snapshot, f"{ROOT}/online", frozenset(present))
+    online = id_set(snapshot, f"{ROOT}/online") or _online(snapshot, present)
     possible = id_set(snapshot, f"{ROOT}/possible", frozenset(present))
-    first = min(online, default=0)
-    nodes = _nodes(snapshot)
     model_name = re.search(r"^model name\s*: (.*)$", text(snapshot, "proc/cpuinfo"), re.MULTILINE)
     topology = evolve(
         topology,
-        cpus=tuple(_cpu(snapshot, number, number in online, nodes.get(number, 0)) for number in present),
+        cpus=_cpus(snapshot, present, online),
         possible_cpus=max(possible, default=0) + 1 if possible else 0,
         nr_cpus=value(snapshot, f"{ROOT}/kernel_max", DECIMAL, topology.nr_cpus - 1) + 1,
         modalias=value(snapshot, f"{ROOT}/modalias", LINE, ""),
-        microcode=_microcode(snapshot, first),
+        microcode=_microcode(snapshot, min(online, default=0)),
         vulnerabilities={
             name: value(snapshot, f"{VULNERABILITIES}/{name}", LINE, "") for name in snapshot.names(VULNERABILITIES)
         },
         model_name=model_name[1] if model_name else topology.model_name,
-        caches=_caches(snapshot, first),
     )
-    return _with_cache_ids(snapshot, _with_dies_and_clusters(snapshot, topology), online)
+    topology = _with_contradictions(snapshot, _with_dies_and_clusters(snapshot, topology), online)
+    return read_caches(snapshot, topology, online)
+
+
+def _online(snapshot: Snapshot, present: list[int]) -> frozenset[int]:
+    # before Linux 2.6.28 only each CPU says it; one without a place in the topology is as good as offline
+    placed = {number for number in present if snapshot.names(f"{ROOT}/cpu{number}/topology")} or {*present}
+    return frozenset(number for number in placed if value(snapshot, f"{ROOT}/cpu{number}/online", BOOL, True))
 
 
 def _nodes(snapshot: Snapshot) -> dict[int, int]:
-    found = {}
-    for name in snapshot.names("sys/devices/system/node"):
-        if re.fullmatch(r"node[0-9]+", name):
-            for entry in snapshot.names(f"sys/devices/system/node/{name}"):
-                if re.fullmatch(r"cpu[0-9]+", entry):
-                    found[int(entry[3:])] = int(name[4:])
+    # by the links, which offline CPUs have too, or by the masks
+    found: dict[int, int] = {}
+    for nid in node_ids(snapshot):
+        directory = f"{NODES}/node{nid}"
+        linked = [int(entry[3:]) for entry in snapshot.names(directory) if re.fullmatch(r"cpu[0-9]+", entry)]
+        for cpu in linked or sorted(cpu_set(snapshot, f"{directory}/cpumap", f"{directory}/cpulist") or ()):
+            found.setdefault(cpu, nid)
     return found
 
 
-def _cpu(snapshot: Snapshot, number: int, online: bool, node: int) -> Cpu:
-    directory = f"{ROOT}/cpu{number}/topology"
+def _cpus(snapshot: Snapshot, present: list[int], online: frozenset[int]) -> tuple[Cpu, ...]:
+    nodes = _nodes(snapshot)
+    there = sorted(online.intersection(present))
+    cores = {cpu: _said(snapshot, cpu, "core") for cpu in there}
+    packages = {cpu: _said(snapshot, cpu, "package") for cpu in there}
+    package_ids = {cpu: _topology(snapshot, cpu, "physical_package_id") for cpu in there}
+    core_ids = {cpu: _topology(snapshot, cpu, "core_id") for cpu in there}
+    dies = {cpu: _topology(snapshot, cpu, "die_id") or 0 for cpu in there}
+    package_of = _places(packages, package_ids, dict.fromkeys(there, ()), online)
+    core_of = _places(cores, core_ids, {cpu: (package_of[cpu], dies[cpu]) for cpu in there}, frozenset())
+    found = []
+    for cpu_id in present:
+        cpu = _cpu(snapshot, cpu_id, cpu_id in online, nodes.get(cpu_id, min(nodes.values(), default=0)))
+        if cpu.online:
+            core, package = core_of[cpu_id], package_of[cpu_id]
+            siblings = sorted(cores[cpu_id] or (cpu_id,))
+            cpu = evolve(
+                cpu,
+                package=package,
+                core=core,
+                thread=siblings.index(cpu_id) if cpu_id in siblings else 0,
+                package_id=None if package_ids[cpu_id] == package else package_ids[cpu_id],
+                core_id=None if core_ids[cpu_id] == core else core_ids[cpu_id],
+            )
+        found.append(cpu)
+    return tuple(found)
 
-    def read(name: str) -> int:
-        return max(value(snapshot, f"{directory}/{name}", DECIMAL, 0), 0)
 
-    alone = frozenset((number,))
-    siblings = sorted(id_set(snapshot, f"{directory}/thread_siblings_list", alone))
+def _cpu(snapshot: Snapshot, cpu: int, online: bool, node: int) -> Cpu:
+    directory = f"{ROOT}/cpu{cpu}"
+    capacity = number(snapshot, f"{directory}/cpu_capacity")
     return Cpu(
-        number,
+        cpu,
         node,
-        package=read("physical_package_id"),
-        core=read("core_id"),
-        thread=siblings.index(number) if number in siblings else 0,
         online=online,
+        book=_topology(snapshot, cpu, "book_id"),
+        drawer=_topology(snapshot, cpu, "drawer_id"),
+        max_frequency=number(snapshot, f"{directory}/cpufreq/cpuinfo_max_freq"),
+        base_frequency=number(snapshot, f"{directory}/cpufreq/base_frequency"),
+        capacity=Cpu(cpu).capacity if capacity is None else capacity,
     )
+
+
+def _topology(snapshot: Snapshot, cpu: int, name: str) -> int | None:
+    return number(snapshot, f"{ROOT}/cpu{cpu}/topology/{name}")
+
+
+def _said(snapshot: Snapshot, cpu: int, scope: str) -> frozenset[int] | None:
+    # with which CPUs it says to share that; None if it does not say it
+    files = [f"{ROOT}/cpu{cpu}/topology/{name}{end}" for name in SIBLINGS[scope] for end in ("", "_list")]
+    return cpu_set(snapshot, *files)
+
+
+def _places(
+    said: Mapping[int, frozenset[int] | None],
+    ids: Mapping[int, int | None],
+    inside: Mapping[int, tuple[int, ...]],
+    default: frozenset[int],
+) -> dict[int, int]:
+    # the number of each CPU's place inside another: the kernel's, if those that have the same are siblings for the
+    # most part; otherwise those that say the same are, and those that say nothing are with `default` or alone
+    shown: dict[tuple[tuple[int, ...], int | None], set[int]] = {}
+    for cpu, where in inside.items():
+        shown.setdefault((where, ids[cpu]), set()).add(cpu)
+    siblings = {cpu: cpus & inside.keys() for cpu, cpus in said.items() if cpus is not None}
+    agree = sum(siblings.get(cpu) in (None, shown[where, ids[cpu]]) for cpu, where in inside.items())
+    known = {cpu: at for cpu, at in ids.items() if at is not None and at >= 0}
+    if len(known) == len(ids) and 2 * agree > len(ids):
+        return known
+    places = {cpu: (where, tuple(sorted(siblings.get(cpu) or default or {cpu}))) for cpu, where in inside.items()}
+    order = {place: at for at, place in enumerate(sorted(set(places.values())))}
+    return {cpu: order[place] for cpu, place in places.items()}
 
 
 def _with_dies_and_clusters(snapshot: Snapshot, topology: Topology) -> Topology:
@@ -88,65 +153,28 @@ def _with_dies_and_clusters(snapshot: Snapshot, topology: Topology) -> Topology:
 
 def _recorded(snapshot: Snapshot, topology: Topology, file: str, derived: Callable[[Cpu], int]) -> dict[int, int]:
     # the ids by CPU, or nothing if they are what the CPUs' other places say
-    shown = {cpu: value(snapshot, f"{ROOT}/cpu{cpu.id}/topology/{file}", DECIMAL, -1) for cpu in topology.cpus}
-    known = {cpu: number for cpu, number in shown.items() if number >= 0}
-    if all(number == derived(cpu) for cpu, number in known.items()):
-        return {}
-    return {cpu.id: number for cpu, number in known.items()}
+    shown = {cpu.id: _topology(snapshot, cpu.id, file) for cpu in topology.cpus}
+    known = {cpu: at for cpu, at in shown.items() if at is not None}
+    return {} if all(known.get(cpu.id) in (None, derived(cpu)) for cpu in topology.cpus) else known
+
+
+def _with_contradictions(snapshot: Snapshot, topology: Topology, online: frozenset[int]) -> Topology:
+    # what some CPUs say against their places
+    derived = group(topology, online)
+
+    def against(cpu: Cpu) -> dict[str, str]:
+        said = {scope: _said(snapshot, cpu.id, scope) for scope in SIBLINGS}
+        return {
+            scope: format_list(cpus & online)
+            for scope, cpus in said.items()
+            if cpus is not None and cpus & online != derived.of(cpu, scope)
+        }
+
+    cpus = tuple(evolve(cpu, siblings=against(cpu)) if cpu.online else cpu for cpu in topology.cpus)
+    return evolve(topology, cpus=cpus)
 
 
 def _microcode(snapshot: Snapshot, cpu: int) -> int:
     if not snapshot.names(f"{ROOT}/cpu{cpu}/microcode"):
         return 0
     return value(snapshot, f"{ROOT}/cpu{cpu}/microcode/version", HEX, Topology().microcode)
-
-
-def _cache_names(snapshot: Snapshot, cpu: int) -> list[str]:
-    names = [name for name in snapshot.names(f"{ROOT}/cpu{cpu}/cache") if name.startswith("index")]
-    return sorted(names, key=lambda name: int(name[5:]))
-
-
-def _caches(snapshot: Snapshot, cpu: int) -> tuple[Cache, ...]:
-    found = []
-    for name in _cache_names(snapshot, cpu):
-        index = f"{ROOT}/cpu{cpu}/cache/{name}"
-
-        def number(file: str, default: int, index: str = index) -> int:
-            return value(snapshot, f"{index}/{file}", DECIMAL, default)
-
-        found.append(
-            Cache(
-                level=number("level", 0),
-                type=value(snapshot, f"{index}/type", WORD, "Unified"),
-                size=value(snapshot, f"{index}/size", SIZE, 1024),
-                ways=number("ways_of_associativity", 1),
-                line=number("coherency_line_size", 64),
-                partitions=number("physical_line_partition", 1),
-                shared=_shared(snapshot, cpu, id_set(snapshot, f"{index}/shared_cpu_list", frozenset((cpu,)))),
-            )
-        )
-    return tuple(found)
-
-
-def _shared(snapshot: Snapshot, cpu: int, cpus: frozenset[int]) -> str:
-    # where no scope is right, cache_ids say it
-    directory = f"{ROOT}/cpu{cpu}/topology"
-    return next((scope for scope, file in SCOPES if cpus == id_set(snapshot, f"{directory}/{file}")), "thread")
-
-
-def _with_cache_ids(snapshot: Snapshot, topology: Topology, online: frozenset[int]) -> Topology:
-    # only where the CPUs' places do not say which caches they share, and by which number
-    derived = group(topology, online)
-    cpus = [cpu for cpu in topology.cpus if cpu.id in online]
-    indices = range(len(topology.caches))
-    shown = {cpu.id: [_shown_cache(snapshot, cpu, at) for at in indices] for cpu in cpus}
-    if all(shown[cpu.id] == [(derived.cache_id(cpu, at), derived.sharing(cpu, at)) for at in indices] for cpu in cpus):
-        return topology
-    ids = {number: tuple(cache_id for cache_id, _ in caches) for number, caches in shown.items()}
-    return evolve(topology, cpus=tuple(evolve(cpu, cache_ids=ids.get(cpu.id, ())) for cpu in topology.cpus))
-
-
-def _shown_cache(snapshot: Snapshot, cpu: Cpu, at: int) -> tuple[int, frozenset[int]]:
-    index = f"{ROOT}/cpu{cpu.id}/cache/index{at}"
-    cpus = id_set(snapshot, f"{index}/shared_cpu_list", frozenset((cpu.id,)))
-    return value(snapshot, f"{index}/id", DECIMAL, min(cpus)), cpus

@@ -8,8 +8,9 @@ from attrs import evolve
 
 from tdxfs.formats.read import iomem, value
 from tdxfs.formats.snapshot import Snapshot
+from tdxfs.formats.sysfs_memory import memory_of
 from tdxfs.model import MIB, DaxDevice, DaxRegion, Driver, MemoryKind, Provider, Topology
-from tdxfs.ranges import Range
+from tdxfs.ranges import Range, Ranges
 from tdxfs.sysfs.codec import BOOL, DECIMAL, HEX, LINE, WORD
 
 BUS = "sys/bus/dax/devices"
@@ -26,6 +27,8 @@ def read_dax(snapshot: Snapshot, topology: Topology) -> Topology:
             region, device = int(match[1]), _device(snapshot, name, int(match[2]))
             known = regions.get(region) or _region(snapshot, region, name)
             if known is not None:
+                if not device.mappings and not known.devices and device.driver is Driver.KMEM:
+                    device = evolve(device, mappings=(known.range,))
                 regions[region] = evolve(known, devices=(*known.devices, device))
     for name in snapshot.names(NVDIMM_BUS):
         match = re.fullmatch(r"region([0-9]+)", name)
@@ -53,7 +56,7 @@ def _device(snapshot: Snapshot, name: str, number: int) -> DaxDevice:
     start = value(snapshot, f"{path}/resource", HEX, -1)
     if not mappings and size and start >= 0:
         mappings = [Range(start, start + size)]
-    driver = (snapshot.link(f"{path}/driver") or "").rpartition("/")[2]
+    driver = "kmem" if _kmem(snapshot, name) else (snapshot.link(f"{path}/driver") or "").rpartition("/")[2]
     minor = value(snapshot, f"{path}/dev", LINE, "").rpartition(":")[2]
     return DaxDevice(
         number,
@@ -65,6 +68,10 @@ def _device(snapshot: Snapshot, name: str, number: int) -> DaxDevice:
         _nd(snapshot.link(path) or "", number),
         "pmem" if value(snapshot, f"{path}/../mode", WORD, "") == "pmem" else "ram",
     )
+
+
+def _kmem(snapshot: Snapshot, name: str) -> bool:
+    return name in snapshot.names(f"{DRIVERS}/kmem")
 
 
 def _nd(path: str, number: int) -> int | None:
@@ -80,6 +87,10 @@ def _region(snapshot: Snapshot, number: int, device: str) -> DaxRegion | None:
     numa = value(snapshot, f"{path}/numa_node", DECIMAL, -1)
     start = value(snapshot, f"{path}/resource", HEX, -1)
     size = value(snapshot, f"{parent}/size", DECIMAL, 0) or value(snapshot, f"{path}/size", DECIMAL, 0)
+    online = memory_of(snapshot, target) if start < 0 and _kmem(snapshot, device) else Ranges()
+    if online:
+        # old kernels do not say where it is: where its memory went online
+        start, size = online.parts[0].start, online.parts[0].size
     if start < 0 or size <= 0:
         return None
     where = snapshot.link(path) or ""

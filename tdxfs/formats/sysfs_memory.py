@@ -3,44 +3,45 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import pairwise
 
 from attrs import evolve
 
 from tdxfs.formats.read import id_set, iomem, text, value
 from tdxfs.formats.snapshot import Snapshot
+from tdxfs.formats.sysfs_node import HUGEPAGES, NODES, hugepage_sizes, meminfo, node_ids, with_what_it_says
 from tdxfs.idlist import format_list, parse_list
 from tdxfs.model import (
-    MIB,
     PAGE_SIZE,
-    Access,
     DaxRegion,
     Driver,
     Memory,
     MemoryKind,
     MemoryLayout,
     Node,
-    SideCache,
     Topology,
 )
-from tdxfs.ranges import Range, Ranges, RunMap, align_down, align_up
-from tdxfs.sysfs.codec import BARE_HEX, DECIMAL, HEX, LINE, WORD
-from tdxfs.sysfs.node import DISTANCES, NODE_MEMINFO
+from tdxfs.ranges import Range, Ranges, RunMap, align_down
+from tdxfs.sysfs.codec import BARE_HEX, LINE, WORD
+from tdxfs.sysfs.node import DISTANCES
 
-NODES = "sys/devices/system/node"
 BLOCKS = "sys/devices/system/memory"
+ONLY = 0
+"""The node of a machine whose kernel knows of no nodes."""
 TIERS = "sys/devices/virtual/memory_tiering"
 
 
 def read_nodes(snapshot: Snapshot, topology: Topology) -> Topology:
     """`topology` with the nodes and memory that the snapshot shows; needs its dax regions."""
-    ids = sorted(int(name[4:]) for name in snapshot.names(NODES) if re.fullmatch(r"node[0-9]+", name))
+    ids = node_ids(snapshot) or [ONLY]
     owners = _owners(snapshot, ids)
-    layout = _layout(snapshot, sorted(owners), _total(snapshot, ids))
+    if not owners and not iomem(snapshot, "System RAM"):
+        owners = _by_size(snapshot, ids)
+    layout = _layout(snapshot, sorted(owners))
     kmem = _kmem(topology.dax_regions, layout.block_size)
     layout = evolve(layout, online=_by_hand(layout, owners, kmem))
-    ram = _ram(snapshot, layout.block_size, owners, ids, kmem)
+    ram = _ram(snapshot, layout.block_size, owners, kmem)
     memory = _by_node(snapshot, ram, layout.block_size, owners)
     targets = {region.target_node: region for region in topology.dax_regions}
     only_dax = targets.keys() - memory.keys()
@@ -49,15 +50,28 @@ def read_nodes(snapshot: Snapshot, topology: Topology) -> Topology:
     rows = [value(snapshot, f"{NODES}/node{nid}/distance", DISTANCES, none) for nid in ids]
     known = frozenset(ids) | targets.keys()
     possible = id_set(snapshot, f"{NODES}/possible", frozenset(ids))
+    generic = id_set(snapshot, f"{NODES}/has_generic_initiator")
+    alive = {cpu.node for cpu in topology.cpus} | generic | {nid for nids in owners.values() for nid in nids}
     return evolve(
         topology,
         nodes=tuple(
-            _node(snapshot, nid, memory.get(nid, ()), _kind(snapshot, memory.get(nid, ()), targets.get(nid)), tiers)
+            with_what_it_says(
+                snapshot,
+                Node(
+                    nid,
+                    memory.get(nid, ()),
+                    _kind(snapshot, memory.get(nid, ()), targets.get(nid)),
+                    memory_tier=tiers.get(nid, Node(nid).memory_tier),
+                ),
+                topology.cpus,
+            )
             for nid in ids
         ),
         distances=tuple(map(tuple, rows)) if all(len(row) == len(ids) for row in rows) else (),
+        hugepage_sizes=hugepage_sizes(snapshot, [HUGEPAGES, *(f"{NODES}/node{nid}/hugepages" for nid in ids)]),
         possible_nodes=format_list(possible - known),
-        generic_initiators=format_list(id_set(snapshot, f"{NODES}/has_generic_initiator")),
+        online_nodes=format_list(frozenset(ids) - alive),
+        generic_initiators=format_list(generic),
         memory=layout,
         dax_regions=tuple(
             evolve(region, memory_tier=tiers[region.target_node])
@@ -66,6 +80,15 @@ def read_nodes(snapshot: Snapshot, topology: Topology) -> Topology:
             for region in topology.dax_regions
         ),
     )
+
+
+def _by_size(snapshot: Snapshot, ids: list[int]) -> dict[int, tuple[int, ...]]:
+    # of a recording that shows neither blocks nor the address map: what each node has, in blocks from the bottom up
+    found: dict[int, tuple[int, ...]] = {}
+    for nid in ids:
+        for _ in range(-(-_mem_total(snapshot, nid) // MemoryLayout().block_size)):
+            found[len(found)] = (nid,)
+    return found
 
 
 def _owners(snapshot: Snapshot, ids: list[int]) -> dict[int, tuple[int, ...]]:
@@ -77,27 +100,34 @@ def _owners(snapshot: Snapshot, ids: list[int]) -> dict[int, tuple[int, ...]]:
     return found
 
 
-def meminfo(snapshot: Snapshot, nid: int) -> Mapping[str, int]:
-    """The counters of a node's ``meminfo``."""
-    nothing: Mapping[str, int] = {}
-    return value(snapshot, f"{NODES}/node{nid}/meminfo", NODE_MEMINFO, (nid, "", nothing))[2]
-
-
-def _total(snapshot: Snapshot, ids: list[int]) -> int:
-    return sum(_mem_total(snapshot, nid) for nid in ids)
-
-
 def _mem_total(snapshot: Snapshot, nid: int) -> int:
-    return meminfo(snapshot, nid).get("MemTotal", 0) * 1024
+    node = meminfo(snapshot, nid)
+    if not node and not snapshot.names(NODES):
+        whole = re.search(r"^MemTotal:\s+([0-9]+) kB$", text(snapshot, "proc/meminfo"), re.MULTILINE)
+        return int(whole[1]) * 1024 if whole else 0
+    return node.get("MemTotal", 0) * 1024
 
 
-def _layout(snapshot: Snapshot, blocks: list[int], total: int) -> MemoryLayout:
+def block_size(snapshot: Snapshot) -> int:
+    """Bytes of a memory block."""
     size = value(snapshot, f"{BLOCKS}/block_size_bytes", BARE_HEX, 0)
     if not size:
         # hwloc's recordings lack it: the power of two that makes the blocks hold what the nodes have
-        size = 128 * MIB
-        while blocks and size * len(blocks) < total:
+        ids = node_ids(snapshot)
+        blocks, total = len(_owners(snapshot, ids)), sum(_mem_total(snapshot, nid) for nid in ids)
+        size = MemoryLayout().block_size
+        while blocks and size * blocks < total:
             size *= 2
+    return size
+
+
+def memory_of(snapshot: Snapshot, nid: int) -> Ranges:
+    """The memory blocks of a node."""
+    size = block_size(snapshot)
+    return Ranges.of(Range(block * size, (block + 1) * size) for block in _owners(snapshot, [nid]))
+
+
+def _layout(snapshot: Snapshot, blocks: list[int]) -> MemoryLayout:
     offline, movable = [], []
     for block in blocks:
         state = value(snapshot, f"{BLOCKS}/memory{block}/state", WORD, "online")
@@ -107,7 +137,7 @@ def _layout(snapshot: Snapshot, blocks: list[int], total: int) -> MemoryLayout:
         elif zones == "Movable":
             movable.append(block)
     auto = value(snapshot, f"{BLOCKS}/auto_online_blocks", WORD, "online")
-    return MemoryLayout(size, format_list(offline), format_list(movable), auto)
+    return MemoryLayout(block_size(snapshot), format_list(offline), format_list(movable), auto)
 
 
 def _kmem(regions: Iterable[DaxRegion], size: int) -> Ranges:
@@ -128,20 +158,11 @@ def _by_hand(layout: MemoryLayout, owners: Iterable[int], kmem: Ranges) -> str:
     return format_list(block for block in owners if block * layout.block_size in kmem and block not in offline)
 
 
-def _ram(snapshot: Snapshot, size: int, owners: dict[int, tuple[int, ...]], ids: list[int], kmem: Ranges) -> Ranges:
+def _ram(snapshot: Snapshot, size: int, owners: dict[int, tuple[int, ...]], kmem: Ranges) -> Ranges:
     found = iomem(snapshot, "System RAM")
     blocks = [Range(block * size, (block + 1) * size) for block in owners]
-    if found or blocks:
-        # a block of which iomem says nothing is whole: iomem is not for everybody, and other drivers name theirs
-        return (found | Ranges.of(block for block in blocks if not any(found.within(block)))) - kmem
-    at = 0
-    parts = []
-    for nid in ids:
-        total = align_up(_mem_total(snapshot, nid), size)
-        if total:
-            parts.append(Range(at, at + total))
-            at += total
-    return Ranges.of(parts)
+    # a block of which iomem says nothing is whole: iomem is not for everybody, and other drivers name theirs
+    return (found | Ranges.of(block for block in blocks if not any(found.within(block)))) - kmem
 
 
 def _by_node(
@@ -199,50 +220,3 @@ def _kind(snapshot: Snapshot, memory: tuple[Memory, ...], region: DaxRegion | No
         return region.kind if region else MemoryKind.DRAM
     windows = iomem(snapshot, "CXL Window [0-9]+")
     return MemoryKind.CXL if all(windows.covers(part.range) for part in memory) else MemoryKind.DRAM
-
-
-def _node(snapshot: Snapshot, nid: int, memory: tuple[Memory, ...], kind: MemoryKind, tiers: Mapping[int, int]) -> Node:
-    return Node(
-        nid,
-        memory,
-        kind,
-        _access(snapshot, nid, 0),
-        _access(snapshot, nid, 1),
-        _side_caches(snapshot, nid),
-        tiers.get(nid, Node(nid).memory_tier),
-    )
-
-
-def _access(snapshot: Snapshot, nid: int, number: int) -> Access | None:
-    path = f"{NODES}/node{nid}/access{number}/initiators"
-    names = snapshot.names(path)
-    if not names:
-        return None
-
-    def read(file: str) -> int | None:
-        return value(snapshot, f"{path}/{file}", DECIMAL, 0) if file in names else None
-
-    return Access(
-        tuple(sorted(int(name[4:]) for name in names if re.fullmatch(r"node[0-9]+", name))),
-        read("read_bandwidth"),
-        read("write_bandwidth"),
-        read("read_latency"),
-        read("write_latency"),
-    )
-
-
-def _side_caches(snapshot: Snapshot, nid: int) -> tuple[SideCache, ...]:
-    path = f"{NODES}/node{nid}/memory_side_cache"
-    levels = sorted(int(name[5:]) for name in snapshot.names(path) if re.fullmatch(r"index[0-9]+", name))
-    found = []
-    for level in levels:
-        index = f"{path}/index{level}"
-
-        def number(file: str, index: str = index) -> int:
-            return value(snapshot, f"{index}/{file}", DECIMAL, 0)
-
-        mode = value(snapshot, f"{index}/address_mode", HEX, 0)
-        found.append(
-            SideCache(level, number("size"), number("line_size"), number("indexing"), number("write_policy"), mode)
-        )
-    return tuple(found)

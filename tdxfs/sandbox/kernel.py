@@ -6,6 +6,7 @@ Files that are read again and again are kept open: a read at offset 0 shows them
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from tdxfs.guestctl import CONTROL
 from tdxfs.idlist import parse_list
@@ -27,9 +28,9 @@ class Kernel:
             self.kernel = self.read(f"{DEBUG}/kernel").strip()
         except FileNotFoundError:  # --abi kernel
             self.kernel, self.listens = KERNELS[-1], False
-        self._sampled = f"{NODES}/node{min(self._list(f'{NODES}/online'))}/numastat"
-        self.nr_node_ids = max(self._list(f"{NODES}/possible")) + 1
-        self.cpus_possible = self._list(f"{CPUS}/possible")
+        self._sampled = f"{NODES}/node{min(self.online)}/numastat"
+        self.nr_node_ids = max(self._list(NODES, "possible")) + 1
+        self.cpus_possible = self._list(CPUS, "possible")
         self.nr_cpu_ids = max(self.cpus_possible, default=0) + 1
 
     def read(self, path: str) -> str:
@@ -38,23 +39,35 @@ class Kernel:
             self._open[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.root)
         return os.pread(self._open[path], _LONGEST, 0).decode()
 
-    def _list(self, path: str) -> frozenset[int]:
-        return parse_list(self.read(path))
+    def _list(self, directory: str, name: str) -> frozenset[int]:
+        try:
+            return parse_list(self.read(f"{directory}/{name}"))
+        except FileNotFoundError:
+            # imported from an old kernel, which shows directories only, or from one that knows of no nodes
+            return self._numbered(directory) or frozenset((0,))
+
+    def _numbered(self, directory: str) -> frozenset[int]:
+        # of nodeN or cpuN in the directory that is called node or cpu
+        kind = directory.rpartition("/")[2]
+        path = f"/proc/self/fd/{self.root}/{directory}"
+        names = os.listdir(path) if os.path.isdir(path) else []
+        numbers = (name.removeprefix(kind) for name in names if name.startswith(kind))
+        return frozenset(int(number) for number in numbers if number.isdecimal())
 
     @property
     def memory(self) -> frozenset[int]:
         """Nodes with memory online."""
-        return self._list(f"{NODES}/has_memory")
+        return self._list(NODES, "has_memory")
 
     @property
     def cpus(self) -> frozenset[int]:
         """CPUs online."""
-        return self._list(f"{CPUS}/online")
+        return self._list(CPUS, "online")
 
     @property
     def online(self) -> frozenset[int]:
         """Nodes online."""
-        return self._list(f"{NODES}/online")
+        return self._list(NODES, "online")
 
     def zonelists(self) -> dict[int, tuple[int, ...]]:
         """Online node -> nodes with memory in the order of its allocations; that of their numbers if nobody says."""
@@ -74,7 +87,8 @@ class Kernel:
 
     def look(self) -> None:
         """Let the machine look at the memory that its tasks hold."""
-        self.read(self._sampled)
+        with suppress(FileNotFoundError):  # there are no such counters on some machines that were imported
+            self.read(self._sampled)
 
     def tell(self, line: str) -> None:
         """Tell the machine how a task changed; OSError with the errno of what it refuses."""

@@ -57,7 +57,8 @@ def _lay_cpusets(machine: str) -> None:
     for where, fstype in mounts:
         for name, answer in CPUSETS.get(fstype, {}).items():
             for path in {f"{where}{group.rstrip('/')}/{name}" for group in (*mine, "/")}:
-                if os.path.exists(path):
+                # old kernels do not say which nodes have memory
+                if os.path.exists(path) and os.path.exists(machine + answer):
                     bind(machine + answer, path)
 
 

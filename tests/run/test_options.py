@@ -5,7 +5,11 @@ import subprocess
 import sys
 
 import pytest
+from recordings import place, write
 from runner import SECONDS, need, output, outputs, run
+
+from tdxfs.formats.sysfs import import_sysfs
+from tdxfs.formats.topology import dumps
 
 HOST = {
     "nproc": "nproc",
@@ -31,6 +35,20 @@ def test_host_cpus():
 
 def names(cpuinfo):
     return [line for line in cpuinfo.splitlines() if line.startswith(("processor", "model name"))]
+
+
+def test_a_kernel_without_nodes(tmp_path):
+    """A machine that was recorded with little in it, and no nodes, runs programs all the same."""
+    write(tmp_path / "recorded", *(place(cpu, package=range(3)) for cpu in range(3)))
+    write(tmp_path / "recorded", {"proc/cpuinfo": "processor : 0", "proc/meminfo": "MemTotal:   1048576 kB"})
+    (tmp_path / "old.toml").write_text(dumps(import_sysfs(tmp_path / "recorded")))
+
+    commands = {"nproc": "nproc", "nodes": "ls /sys/devices/system", "cpu": HOST["model"]}
+    shown = outputs(tmp_path / "old.toml", commands, options=["--isolated"])
+
+    assert "3" == shown["nproc"].strip()
+    assert "node" not in shown["nodes"].split()
+    assert "processor : 0" == shown["cpu"].strip()
 
 
 def test_policies_and_kernels():

@@ -4,10 +4,12 @@ import gzip
 import json
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 from captures import GOLDEN, needs_captures
+from recordings import NODE, cache, node, place, write
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -50,6 +52,44 @@ def test_differences_are_listed(tmp_path):
     assert done.returncode == 1
     assert "    size /sys/devices/system/node/possible\n" in done.stdout
     assert "<li>size /sys/devices/system/node/possible" in page.read_text()
+
+
+class TestRecordings:
+    """The sections of hwloc's recordings, on one that is made up."""
+
+    @pytest.fixture
+    def recording(self, tmp_path):
+        machine = tmp_path / "machine"
+        for cpu in range(4):
+            pair = (cpu // 2 * 2, cpu // 2 * 2 + 1)
+            ids = {"core_id": cpu % 2, "physical_package_id": cpu // 2}
+            write(machine, place(cpu, package=pair, **ids), cache(cpu, 0, (cpu,)))
+        write(machine, node(0, (0, 1), distance="10 16"), node(1, (2, 3), distance="16 10"))
+        noted = "OSName: Linux\nArchitecture: x86_64\nPageSize: 4096"
+        write(machine, {"sys/class/dmi/id/board_name": "X1", "proc/hwloc-nofile-info": noted})
+        return machine
+
+    def compare(self, recording):
+        with tarfile.open(recording.parent / "4made-up.tar.bz2", "w:bz2") as archive:
+            archive.add(recording, "4made-up")
+        return conformance("hwloc-xml", "hwloc-topology", "--golden", recording, "--hwloc", recording.parent)
+
+    def test_the_same(self, recording):
+        """lstopo prints the same of the recording and of the mount."""
+        done = self.compare(recording)
+
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "hwloc-xml: 1 of 1 without a difference; " in done.stdout
+        assert "hwloc-topology: 1 of 1 without a difference; " in done.stdout
+
+    def test_a_difference(self, recording):
+        """What the import does not say, here that one node only lacks a file, is listed and fails the run."""
+        (recording / NODE / "node1/cpumap").unlink()
+
+        done = self.compare(recording)
+
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "    +    NUMANode L#1 (P#1 128MB)\n" in done.stdout
 
 
 @pytest.mark.parametrize("arguments", [("nothing",), ("--golden", "/nonexistent")])

@@ -21,7 +21,6 @@ AUTO_ONLINE = ("offline", "online", "online_kernel", "online_movable")
 CACHE_TYPES = ("Data", "Instruction", "Unified")
 PCI_ADDRESS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]")
 PCI_BARS = 6
-ND_MODES = ("ram", "pmem")
 MINOR_BITS = 20
 RECORDS = ("cpuinfo", "iomem", "meminfo", "version", "zoneinfo")
 CGROUP_NAME = re.compile(r"/|(/[^/]+)+")
@@ -307,18 +306,6 @@ def _minors(topology: Topology) -> Iterator[Problem]:
             minor += 1
 
 
-def _nd(topology: Topology) -> Iterator[Problem]:
-    for region in topology.dax_regions:
-        numbers = [device.id if device.nd is None else device.nd for device in region.devices]
-        for device, number in zip(region.devices, numbers, strict=True):
-            if number < 0 or numbers.count(number) > 1:
-                key = f"dax_regions[{region.id}].devices[{device.id}].nd"
-                yield Problem(key, number, "must not be negative, and given once in its region")
-            if device.nd_mode not in ND_MODES:
-                key = f"dax_regions[{region.id}].devices[{device.id}].nd_mode"
-                yield Problem(key, device.nd_mode, f"must be one of {', '.join(ND_MODES)}")
-
-
 def _pci(topology: Topology) -> Iterator[Problem]:
     known: set[str] = set()
     for device in topology.pci_devices:
@@ -374,7 +361,6 @@ RULES: tuple[Callable[[Topology], Iterator[Problem]], ...] = (
     _hotplug,
     _dax,
     _minors,
-    _nd,
     _pci,
     _tdx,
 )

@@ -282,14 +282,7 @@ def _dax_devices(draw, whole, align, provider, target):
         elif count and draw(st.booleans()):
             mappings[draw(st.sampled_from(range(count)))].append(piece)
     return tuple(
-        DaxDevice(
-            number,
-            tuple(parts),
-            draw(st.sampled_from(drivers)),
-            memmap_on_memory=draw(st.booleans()),
-            nd_mode=draw(st.sampled_from(["ram", "pmem"])),
-            nd=draw(st.sampled_from([None, number + 1])) if count == 1 else None,
-        )
+        DaxDevice(number, tuple(parts), draw(st.sampled_from(drivers)), memmap_on_memory=draw(st.booleans()))
         for number, parts in mappings.items()
         if parts or provider is not Provider.NVDIMM
     )

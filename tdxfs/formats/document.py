@@ -133,8 +133,6 @@ class DeviceItem:
     align: int | None = None
     memmap_on_memory: bool = False
     minor: int | None = None
-    nd: int | None = None
-    nd_mode: str = "ram"
 
 
 @frozen
@@ -187,7 +185,7 @@ def _device(item: DeviceItem, whole: Range) -> DaxDevice:
     if item.driver not in DRIVERS:
         raise ValueError(f"driver: {item.driver!r}: must be one of {', '.join(map(repr, DRIVERS))}")
     driver = DRIVERS[item.driver]
-    return DaxDevice(item.id, mappings, driver, item.align, item.memmap_on_memory, item.minor, item.nd, item.nd_mode)
+    return DaxDevice(item.id, mappings, driver, item.align, item.memmap_on_memory, item.minor)
 
 
 @frozen
@@ -336,9 +334,7 @@ def document(topology: Topology) -> Document:
 
 def _region(region: DaxRegion) -> RegionGroup:
     devices = tuple(
-        DeviceItem(
-            d.id, d.mappings, d.driver.value if d.driver else "", d.align, d.memmap_on_memory, d.minor, d.nd, d.nd_mode
-        )
+        DeviceItem(d.id, d.mappings, d.driver.value if d.driver else "", d.align, d.memmap_on_memory, d.minor)
         for d in region.devices
     )
     group = RegionGroup(

@@ -11,7 +11,7 @@ from tdxfs.formats.snapshot import Snapshot
 from tdxfs.formats.sysfs_memory import memory_of
 from tdxfs.model import MIB, DaxDevice, DaxRegion, Driver, MemoryKind, Provider, Topology
 from tdxfs.ranges import Range, Ranges
-from tdxfs.sysfs.codec import BOOL, DECIMAL, HEX, LINE, WORD
+from tdxfs.sysfs.codec import BOOL, DECIMAL, HEX, LINE
 
 BUS = "sys/bus/dax/devices"
 DRIVERS = "sys/bus/dax/drivers"
@@ -65,19 +65,11 @@ def _device(snapshot: Snapshot, name: str, number: int) -> DaxDevice:
         value(snapshot, f"{path}/align", DECIMAL, 2 * MIB),
         value(snapshot, f"{path}/memmap_on_memory", BOOL, False),
         int(minor) if minor.isdecimal() else None,
-        _nd(snapshot.link(path) or "", number),
-        "pmem" if value(snapshot, f"{path}/../mode", WORD, "") == "pmem" else "ram",
     )
 
 
 def _kmem(snapshot: Snapshot, name: str) -> bool:
     return name in snapshot.names(f"{DRIVERS}/kmem")
-
-
-def _nd(path: str, number: int) -> int | None:
-    # of a path that ends in the nd device and the dax device
-    match = re.search(r"/ndbus[0-9]+/region[0-9]+/dax[0-9]+\.([0-9]+)/dax[0-9.]+$", path)
-    return int(match[1]) if match and int(match[1]) != number else None
 
 
 def _region(snapshot: Snapshot, number: int, device: str) -> DaxRegion | None:

@@ -236,20 +236,6 @@ class Machine:
         return found
 
     @derived("topology")
-    def nd_devices(self) -> dict[tuple[int, int], tuple[int, int]]:
-        """(region id, instance) of each nd device that is a devdax namespace -> that of its dax device."""
-        return {
-            (region.id, device.id if device.nd is None else device.nd): (region.id, device.id)
-            for region in self.provider_regions[Provider.NVDIMM].values()
-            for device in region.devices
-        }
-
-    @derived("topology")
-    def nd_parents(self) -> dict[tuple[int, int], tuple[int, int]]:
-        """The other way round."""
-        return {dax: nd for nd, dax in self.nd_devices.items()}
-
-    @derived("topology")
     def pci(self) -> dict[str, PciDevice]:
         """PCI functions by address."""
         return {device.address: device for device in self.topology.pci_devices}

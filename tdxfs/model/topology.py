@@ -179,10 +179,6 @@ class DaxDevice:
     memmap_on_memory: bool = False
     minor: int | None = None
     """Minor number of its ``/dev`` node; None: the next one after the device before."""
-    nd: int | None = None
-    """Instance number of the nd device (NVDIMM) that is its parent; None: the same as its own."""
-    nd_mode: str = "ram"
-    """Where the page structs of the nd device are: ``ram``, or ``pmem``, before the device's own memory."""
 
     @property
     def size(self) -> int:

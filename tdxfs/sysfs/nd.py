@@ -11,7 +11,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 from tdxfs import delta
 from tdxfs.errors import Busy, NoAddress
-from tdxfs.model import MIB, DaxRegion, DaxState, Machine
+from tdxfs.model import DaxRegion, DaxState, Machine
 from tdxfs.sysfs import paths
 from tdxfs.sysfs.attribute import Attribute, Directory, directories, link, ro, rw, subdirectory
 from tdxfs.sysfs.codec import BOOL, DECIMAL, HEX, LINE, TEXT, WORD, Codec
@@ -21,22 +21,12 @@ from tdxfs.sysfs.power import uevent
 
 K = TypeVar("K")
 Key = tuple[int, int]
-IDLE_ALIGN = 2 * MIB
-
-
-def devices_of(machine: Machine, region: int) -> tuple[Key, ...]:
-    """Keys of the nd devices of a region that are namespaces in devdax mode."""
-    return tuple(sorted(machine.nd_parents[key] for key in machine.region_devices.get(region, ())))
 
 
 def seed_of(machine: Machine, region: int) -> int:
-    """Instance id of the idle nd device that waits for the region's next namespace: the lowest that is free."""
-    taken = {number for _, number in devices_of(machine, region)}
-    return next(number for number in range(len(taken) + 1) if number not in taken)
-
-
-def _touched(old: Machine, new: Machine) -> Collection[Key]:
-    return [new.nd_parents[key] for key in delta.dax(old, new) if key in new.nd_parents]
+    """Instance id of the idle nd device that waits for the region's next namespace."""
+    mine = machine.region_devices.get(region)
+    return mine[-1][1] + 1 if mine else 0
 
 
 class NdDaxRegionDir(DaxRegionDir):
@@ -51,7 +41,7 @@ class NdDaxRegionDir(DaxRegionDir):
     @ro(DECIMAL)
     def size(self) -> int:
         """Bytes of the region: those of its one device."""
-        return self.machine.dax[self.machine.nd_devices[self.key]].size
+        return self.machine.dax[self.key].size
 
 
 def fixed(codec: Codec[Any]) -> Callable[[Callable[[Any], Any]], Attribute[Any, Any]]:
@@ -93,12 +83,11 @@ class NdDaxDir(_NearDir[Key]):
     """A namespace in devdax mode, or the idle device that waits for one; key: (region id, instance)."""
 
     WHAT = "/sys/bus/nd/devices/dax<region>.<id>"
-    FOLLOWS = staticmethod(_touched)
+    FOLLOWS = staticmethod(delta.dax)
 
     @property
     def device(self) -> DaxState | None:
-        key = self.machine.nd_devices.get(self.key)
-        return None if key is None else self.machine.dax[key]
+        return self.machine.dax.get(self.key)
 
     @property
     def region(self) -> DaxRegion:
@@ -128,15 +117,12 @@ class NdDaxDir(_NearDir[Key]):
     @fixed(WORD)
     def mode(self) -> str:
         """Where page structures live: ram or pmem; none while idle."""
-        if self.device is None:
-            return "none"
-        devices = self.region.devices
-        return next(device.nd_mode for device in devices if device.id == self.device.id)
+        return "ram" if self.device else "none"
 
     @fixed(LINE)
     def namespace(self) -> str:
         """The namespace behind it, or nothing."""
-        return f"namespace{self.device.region}.{self.device.id}" if self.device else ""
+        return f"namespace{self.key[0]}.{self.key[1]}" if self.device else ""
 
     @ro(HEX, mode=0o400)
     def resource(self) -> int:
@@ -151,7 +137,7 @@ class NdDaxDir(_NearDir[Key]):
     @fixed(DECIMAL)
     def align(self) -> int:
         """Alignment, bytes."""
-        return self.device.align if self.device else IDLE_ALIGN
+        return self.device.align if self.device else self.region.align
 
     @ro(LINE)
     def supported_alignments(self) -> str:
@@ -183,7 +169,7 @@ class NdDaxDir(_NearDir[Key]):
     @directories("dax<region>.<id>", DaxDeviceDir)
     def dax_devices(self) -> Collection[Key]:
         """The dax device."""
-        return (self.machine.nd_devices[self.key],) if self.device else ()
+        return (self.key,) if self.device else ()
 
 
 class NdRegionDir(_NearDir[int]):
@@ -244,7 +230,7 @@ class NdRegionDir(_NearDir[int]):
     @directories("dax<region>.<id>", NdDaxDir)
     def nd_devices(self) -> Collection[Key]:
         """The namespaces in devdax mode, and one idle device."""
-        mine = devices_of(self.machine, self.key)
+        mine = self.machine.region_devices.get(self.key, ())
         return (*mine, (self.key, seed_of(self.machine, self.key)))
 
 

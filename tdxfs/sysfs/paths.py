@@ -53,14 +53,9 @@ def cxl_region(machine: Machine, region: int) -> str:
     return f"{cxl_decoder(machine, region)}/region{region}"
 
 
-def nd_dax(machine: Machine, key: tuple[int, int]) -> str:
-    """An nd device: a namespace in devdax mode, or the idle one that waits for one."""
-    return f"{nd_region(machine, key[0])}/dax{key[0]}.{key[1]}"
-
-
 def dax_parent(machine: Machine, key: tuple[int, int]) -> str:
     """The device whose child a dax device is; it holds ``dax_region/``."""
-    region = key[0]
+    region, device = key
     new = kernel_at_least(machine.topology.kernel, "7.3")
     match machine.regions[region].provider:
         case Provider.HMEM:
@@ -68,7 +63,7 @@ def dax_parent(machine: Machine, key: tuple[int, int]) -> str:
         case Provider.CXL:
             return f"{cxl_region(machine, region)}/dax_region{region}"
         case Provider.NVDIMM:
-            return nd_dax(machine, machine.nd_parents[key])
+            return f"{nd_region(machine, region)}/dax{region}.{device}"
 
 
 def dax(machine: Machine, key: tuple[int, int]) -> str:

@@ -34,9 +34,9 @@ def load_judge():
     return judge
 
 
-def captured(stage):
+def captured(stage, golden=GOLDEN):
     """The entries of a stage in the judge's scope."""
-    return [entry for _, entry in load_judge().capture(str(GOLDEN / stage))]
+    return [entry for _, entry in load_judge().capture(str(golden / stage))]
 
 
 def portrait(root):

@@ -31,7 +31,7 @@ LOOKING = tuple(file for file in COMMANDS if file not in OF_A_TASK)
 """What a tool reads in files: a mount answers."""
 WITH_SYSROOT = ("lsmem", "lscpu")
 OTHERWISE = r"node [0-9]+ free:|BIOS "
-"""Lines that are another machine's: free memory was another at the moment of the capture, and lscpu reads DMI tables."""
+"""Lines that are another machine's: free memory was another in the moment of capture; lscpu reads DMI tables."""
 ASKED = "Model name:|Hypervisor vendor:|Virtualization type:"
 """Lines about what lscpu asks the CPU itself, where it is not told of a sysroot."""
 

@@ -12,12 +12,37 @@ from captures import GOLDEN, needs_captures
 from recordings import NODE, cache, node, place, write
 
 ROOT = Path(__file__).resolve().parents[1]
+POSSIBLE = "/sys/devices/system/node/possible"
 
 
 def conformance(*arguments):
     return subprocess.run(
         [ROOT / "scripts" / "conformance", *map(str, arguments)], capture_output=True, text=True, check=False
     )
+
+
+def planted(golden, machine, stages):
+    """A copy of a machine's captures in which each stage says that a file has another size."""
+    unpacked = {f"{stage}/sys.jsonl.gz" for stage in stages}
+    for file in (GOLDEN / machine).rglob("*"):
+        name = file.relative_to(GOLDEN / machine)
+        if file.is_file() and (len(name.parts) == 1 or name.parts[0] in stages) and str(name) not in unpacked:
+            (golden / machine / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, golden / machine / name)
+    for name in unpacked:
+        with gzip.open(GOLDEN / machine / name, "rt") as lines:
+            entries = [json.loads(line) for line in lines]
+        for entry in entries:
+            if entry["p"] == POSSIBLE:
+                entry["sz"] = 17
+        with gzip.open(golden / machine / name, "wt") as lines:
+            lines.writelines(f"{json.dumps(entry)}\n" for entry in entries)
+
+
+def edit(file, old, new):
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
 
 
 @needs_captures
@@ -28,30 +53,39 @@ def test_a_stage_is_compared_by_every_way_in(tmp_path):
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert text.read_text().count("1 of 1 without a difference; 50") == 3
+    assert text.read_text().startswith("1521 of 1521 identical, 100 %; 0 of 3 comparisons have a defect\n")
+    assert "\nm1   507/507  507/507  507/507\n" in text.read_text()
     assert page.read_text().startswith("<!doctype html>")
+    assert "<b>1521 of 1521 identical" in page.read_text()
     assert "<script" not in page.read_text()
     assert "http" not in page.read_text()
 
 
 @needs_captures
-def test_differences_are_listed(tmp_path):
-    """A capture that the import does not show is listed, counted, and fails the run."""
-    for name in ("log.txt", *(f"base/proc/{file.name}" for file in (GOLDEN / "m1" / "base" / "proc").iterdir())):
-        (tmp_path / "m1" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(GOLDEN / "m1" / name, tmp_path / "m1" / name)
-    with gzip.open(GOLDEN / "m1" / "base" / "sys.jsonl.gz", "rt") as lines:
-        entries = [json.loads(line) for line in lines]
-    for entry in entries:
-        if entry["p"] == "/sys/devices/system/node/possible":
-            entry["sz"] = 17
-    with gzip.open(tmp_path / "m1" / "base" / "sys.jsonl.gz", "wt") as lines:
-        lines.writelines(f"{json.dumps(entry)}\n" for entry in entries)
+def test_differences_of_a_stage_are_listed(tmp_path):
+    """What an import does not show, and what a tool does not print, is listed and counted, and fails the run."""
+    planted(tmp_path, "m1", ["base"])
+    edit(tmp_path / "m1/base/lsmem.txt", "DMA32", "DMA64")
     page = tmp_path / "report.html"
-    done = conformance("sysfs", "--golden", tmp_path, "--html", page)
+    done = conformance("sysfs", "acpi", "qemu", "clients", "runs", "--golden", tmp_path, "--html", page)
 
-    assert done.returncode == 1
-    assert "    size /sys/devices/system/node/possible\n" in done.stdout
-    assert "<li>size /sys/devices/system/node/possible" in page.read_text()
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.count(f"    size {POSSIBLE}\n") == 3
+    assert done.stdout.count("    lsmem -o+ZONES -b: -") == 2
+    assert "5 of 5 comparisons have a defect" in done.stdout
+    assert f"<li>size {POSSIBLE}" in page.read_text()
+
+
+@needs_captures
+def test_differences_of_a_replay_are_listed(tmp_path):
+    """So is what a stage that was reached by commands does not show, and a command that ended otherwise."""
+    planted(tmp_path, "m13-k73", ["devdax", "kmem"])
+    edit(tmp_path / "m13-k73/log.txt", "reconfigured 1 device", "reconfigured 7 devices")
+    done = conformance("transitions", "--golden", tmp_path)
+
+    assert done.returncode == 1, done.stderr
+    assert f"    size {POSSIBLE}\n" in done.stdout
+    assert "    daxctl reconfigure-device --mode=system-ram dax0.0: [rc=0, not 0]" in done.stdout
 
 
 class TestRecordings:

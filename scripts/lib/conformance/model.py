@@ -32,6 +32,16 @@ class Row:
     """Whether a difference is a defect: false where the reference holds what the source cannot say."""
     note: str = ""
 
+    @property
+    def machine(self) -> str:
+        """What the row is about, without the stage or rule."""
+        return self.name.partition("/")[0]
+
+    @property
+    def defect(self) -> bool:
+        """Whether it has a difference that is one."""
+        return self.exact and self.good != self.total
+
 
 @frozen
 class Section:
@@ -53,6 +63,11 @@ class Section:
     def whole(self) -> int:
         """How many rows have no difference."""
         return sum(row.good == row.total for row in self.rows)
+
+    @property
+    def defects(self) -> int:
+        """How many rows have a difference that is a defect."""
+        return sum(row.defect for row in self.rows)
 
 
 Maker = Callable[[Options], Iterator[Row]]

@@ -208,6 +208,8 @@ def _dax_devices(topology: Topology) -> Iterator[tuple[tuple[int, int], DaxState
                     device.align or region.align,
                     device.memmap_on_memory,
                     minor,
+                    nd=device.id if device.nd is None else device.nd,
+                    map_on_pmem=device.map_on_pmem,
                 ),
             )
             minor += 1
@@ -215,7 +217,7 @@ def _dax_devices(topology: Topology) -> Iterator[tuple[tuple[int, int], DaxState
 
 def _region_states(topology: Topology) -> Iterator[tuple[int, RegionState]]:
     for region in topology.dax_regions:
-        if region.seed is not None or region.youngest is not None:
+        if not region.static and (region.seed is not None or region.youngest is not None):
             yield region.id, RegionState(region.seed, region.youngest)
 
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 from attrs import asdict, frozen
 
 from tdxfs.idlist import parse_list
-from tdxfs.model import DMI_IDS, GIB, KERNELS, MIB, PAGE_SIZE, SCOPES, Driver, Topology
+from tdxfs.model import DMI_IDS, GIB, KERNELS, MIB, PAGE_SIZE, SCOPES, DaxRegion, Driver, Topology
 from tdxfs.ranges import Range
 
 PHYSICAL_BITS = 52
@@ -266,6 +266,8 @@ def _dax(topology: Topology) -> Iterator[Problem]:
             yield Problem(f"{key}.target_node", region.target_node, "must not be negative")
         if len({device.id for device in region.devices}) != len(region.devices):
             yield Problem(f"{key}.devices.id", [device.id for device in region.devices], "must be given once")
+        if region.static:
+            yield from _nd_devices(region, key)
         taken: list[Range] = []
         for device in region.devices:
             align = device.align or region.align
@@ -287,6 +289,14 @@ def _dax(topology: Topology) -> Iterator[Problem]:
                 if any(mapping.overlaps(other) for other in taken):
                     yield Problem(where, mapping, "must not overlap another mapping")
                 taken.append(mapping)
+
+
+def _nd_devices(region: DaxRegion, key: str) -> Iterator[Problem]:
+    numbers = [device.id if device.nd is None else device.nd for device in region.devices]
+    if len(set(numbers)) != len(numbers) or any(number < 0 for number in numbers):
+        yield Problem(f"{key}.devices.nd", numbers, "must be given once, and not be negative")
+    if region.seed is not None and (region.seed in numbers or region.seed < 0):
+        yield Problem(f"{key}.seed", region.seed, "must be no device's nd, and not be negative")
 
 
 def _minors(topology: Topology) -> Iterator[Problem]:

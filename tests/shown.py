@@ -10,7 +10,7 @@ from tdxfs.errors import Refusal
 from tdxfs.formats.firmware.pfn_device import MapMode
 from tdxfs.formats.firmware.unsaid import Unsaid, default_base
 from tdxfs.formats.sysfs import import_sysfs
-from tdxfs.model import MIB, Driver, Provider
+from tdxfs.model import Driver
 from tdxfs.root import Root
 from tdxfs.sysfs.attribute import Directory, File, Tier
 from tdxfs.tree import Tree, content
@@ -79,18 +79,11 @@ def recorded(stage, golden=GOLDEN):
 
 def unsaid_of(topology):
     """What firmware does not say of a recorded machine: SMT, and what was on the NVDIMMs."""
-    devices = [
-        (region, device)
-        for region in topology.dax_regions
-        if region.provider is Provider.NVDIMM
-        for device in region.devices
-    ]
-    # page structs in RAM leave all but 2 MiB
-    small = all(region.range.start % (16 * MIB) <= 2 * MIB for region, _ in devices)
+    devices = [device for region in topology.dax_regions if region.static for device in region.devices]
     return Unsaid(
         threads=max(cpu.thread for cpu in topology.cpus) + 1,
         hypervisor=topology.microcode == 0,
         devdax=bool(devices),
-        map=MapMode.MEM if small else MapMode.DEV,
-        driver=devices[0][1].driver or Driver.DEVICE_DAX if devices else Driver.DEVICE_DAX,
+        map=MapMode.DEV if any(device.map_on_pmem for device in devices) else MapMode.MEM,
+        driver=devices[0].driver or Driver.DEVICE_DAX if devices else Driver.DEVICE_DAX,
     )

@@ -259,7 +259,7 @@ def _dax_regions(draw, layout, block_size, ids):
                 align=align,
                 devices=devices,
                 kind=draw(st.sampled_from(MemoryKind)),
-                seed=None if provider is Provider.NVDIMM else draw(known),
+                seed=draw(st.sampled_from([None, 7])) if provider is Provider.NVDIMM else draw(known),
                 youngest=None if provider is Provider.NVDIMM else draw(known),
             )
         )
@@ -281,8 +281,18 @@ def _dax_devices(draw, whole, align, provider, target):
                 mappings[at].append(piece)
         elif count and draw(st.booleans()):
             mappings[draw(st.sampled_from(range(count)))].append(piece)
+    # the nd devices of namespaces are numbered by themselves
+    static = provider is Provider.NVDIMM
+    numbers = draw(st.permutations(range(count + 1))) if static and draw(st.booleans()) else [None] * count
     return tuple(
-        DaxDevice(number, tuple(parts), draw(st.sampled_from(drivers)), memmap_on_memory=draw(st.booleans()))
+        DaxDevice(
+            number,
+            tuple(parts),
+            draw(st.sampled_from(drivers)),
+            memmap_on_memory=draw(st.booleans()),
+            nd=numbers[number],
+            map_on_pmem=static and draw(st.booleans()),
+        )
         for number, parts in mappings.items()
         if parts or provider is not Provider.NVDIMM
     )

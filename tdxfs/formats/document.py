@@ -133,6 +133,8 @@ class DeviceItem:
     align: int | None = None
     memmap_on_memory: bool = False
     minor: int | None = None
+    nd: int | None = None
+    map_on_pmem: bool = False
 
 
 @frozen
@@ -185,7 +187,9 @@ def _device(item: DeviceItem, whole: Range) -> DaxDevice:
     if item.driver not in DRIVERS:
         raise ValueError(f"driver: {item.driver!r}: must be one of {', '.join(map(repr, DRIVERS))}")
     driver = DRIVERS[item.driver]
-    return DaxDevice(item.id, mappings, driver, item.align, item.memmap_on_memory, item.minor)
+    return DaxDevice(
+        item.id, mappings, driver, item.align, item.memmap_on_memory, item.minor, item.nd, item.map_on_pmem
+    )
 
 
 @frozen
@@ -334,7 +338,16 @@ def document(topology: Topology) -> Document:
 
 def _region(region: DaxRegion) -> RegionGroup:
     devices = tuple(
-        DeviceItem(d.id, d.mappings, d.driver.value if d.driver else "", d.align, d.memmap_on_memory, d.minor)
+        DeviceItem(
+            d.id,
+            d.mappings,
+            d.driver.value if d.driver else "",
+            d.align,
+            d.memmap_on_memory,
+            d.minor,
+            d.nd,
+            d.map_on_pmem,
+        )
         for d in region.devices
     )
     group = RegionGroup(

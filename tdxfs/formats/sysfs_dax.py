@@ -65,11 +65,19 @@ def _device(snapshot: Snapshot, name: str, number: int) -> DaxDevice:
         value(snapshot, f"{path}/align", DECIMAL, 2 * MIB),
         value(snapshot, f"{path}/memmap_on_memory", BOOL, False),
         int(minor) if minor.isdecimal() else None,
+        _nd(snapshot.link(path) or "", number),
+        value(snapshot, f"{path}/../mode", LINE, "") == "pmem",
     )
 
 
 def _kmem(snapshot: Snapshot, name: str) -> bool:
     return name in snapshot.names(f"{DRIVERS}/kmem")
+
+
+def _nd(path: str, number: int) -> int | None:
+    # of the nd device, where it is not the dax device's
+    nd = _instance(path.rpartition("/")[0]) if "ndbus" in path else None
+    return None if nd == number else nd
 
 
 def _region(snapshot: Snapshot, number: int, device: str) -> DaxRegion | None:
@@ -89,6 +97,10 @@ def _region(snapshot: Snapshot, number: int, device: str) -> DaxRegion | None:
     provider, kind = _provider(where)
     if provider is Provider.HMEM and iomem(snapshot, "CXL Window [0-9]+").covers(Range(start, start + size)):
         kind = MemoryKind.CXL
+    if provider is Provider.NVDIMM:
+        # the namespace's own head is not the dax device's
+        start = value(snapshot, f"{path}/../../resource", HEX, start)
+        size = value(snapshot, f"{path}/../../size", DECIMAL, size)
     return DaxRegion(
         number,
         provider,

@@ -54,6 +54,10 @@ class DaxState:
     """Minor number of ``/dev/daxX.Y``."""
     plugged: str = ""
     """What ``state`` of a device bound to kmem says: unplugged, or how all of it was brought online."""
+    nd: int = 0
+    """Instance id of the nd device that it hangs below (NVDIMM)."""
+    map_on_pmem: bool = False
+    """Whether its page structures live in the namespace itself (NVDIMM)."""
 
     @property
     def name(self) -> str:

@@ -179,6 +179,10 @@ class DaxDevice:
     memmap_on_memory: bool = False
     minor: int | None = None
     """Minor number of its ``/dev`` node; None: the next one after the device before."""
+    nd: int | None = None
+    """Instance id of the nd device that it hangs below (NVDIMM), ``dax<region>.<nd>``; None: its own."""
+    map_on_pmem: bool = False
+    """Whether its page structures live in the namespace itself (NVDIMM), ``mode`` of the nd device."""
 
     @property
     def size(self) -> int:
@@ -203,7 +207,10 @@ class DaxRegion:
     memory_tier: int = 22
     """Tier of the target node while this region's memory is all it has online."""
     seed: int | None = None
-    """Instance id that ``seed`` of a dynamic region names, its first idle created device; None: it reads empty."""
+    """
+    Instance id that ``seed`` of a dynamic region names, its first idle created device; None: it reads empty. Of an
+    NVDIMM region: that of the idle nd device, ``dax_seed``; None: the lowest that is free.
+    """
     youngest: int | None = None
     """Instance id that ``create`` of a dynamic region names, the last device created; None: it reads empty."""
     uuid: str = ""

@@ -52,9 +52,16 @@ def _dax(machine: Machine) -> Iterator[Line]:
         elif region.provider is Provider.NVDIMM:
             yield region.range, 0, "Persistent Memory"
             depth = 1
+            if not region.devices and not region.on_cxl:
+                # nothing but a raw namespace
+                yield region.range, depth, f"namespace{region.id}.0"
         elif not any(device.driver for device in _devices(machine, region)):
             yield region.range, 0, "Soft Reserved"
+        end = region.range.start
         for device in _devices(machine, region):
+            if region.static and end < device.mappings[0].start:
+                yield Range(end, device.mappings[0].start), depth, f"namespace{region.id}.{device.id}"
+            end = max([end, *(mapping.end for mapping in device.mappings)])
             for mapping in sorted(device.mappings):
                 whole = next(iter(Ranges((mapping,)).aligned_in(machine.topology.memory.block_size)), mapping)
                 # kmem may have left the device and not got its memory back

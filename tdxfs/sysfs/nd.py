@@ -11,26 +11,39 @@ from uuid import NAMESPACE_OID, uuid5
 
 from tdxfs import delta
 from tdxfs.errors import Busy, NoAddress
-from tdxfs.model import DaxRegion, DaxState, Machine
+from tdxfs.model import MIB, DaxRegion, DaxState, Machine
 from tdxfs.sysfs import paths
 from tdxfs.sysfs.attribute import Attribute, Directory, directories, link, ro, rw, subdirectory
 from tdxfs.sysfs.codec import BOOL, DECIMAL, HEX, LINE, TEXT, WORD, Codec
 from tdxfs.sysfs.dax import DaxDeviceDir, DaxRegionDir
 from tdxfs.sysfs.knob import knob
 from tdxfs.sysfs.power import uevent
+from tdxfs.transitions.dax import lowest_free
 
 K = TypeVar("K")
 Key = tuple[int, int]
 
 
-def seed_of(machine: Machine, region: int) -> int:
-    """Instance id of the idle nd device that waits for the region's next namespace."""
-    mine = machine.region_devices.get(region)
-    return mine[-1][1] + 1 if mine else 0
+def active(machine: Machine, region: int) -> dict[Key, Key]:
+    """The nd devices of a region's namespaces in devdax mode -> their dax devices, which may have other numbers."""
+    return {(region, machine.dax[key].nd): key for key in machine.region_devices.get(region, ())}
+
+
+def seed_of(machine: Machine, region: int) -> Key:
+    """The idle nd device that waits for the region's next namespace."""
+    known = machine.regions[region].seed
+    return region, lowest_free({nd for _, nd in active(machine, region)}) if known is None else known
+
+
+def _changed(old: Machine, new: Machine) -> Collection[Key]:
+    # the nd devices whose dax device differs
+    return [
+        (key[0], machine.dax[key].nd) for key in delta.dax(old, new) for machine in (old, new) if key in machine.dax
+    ]
 
 
 class NdDaxRegionDir(DaxRegionDir):
-    """The dax region of a namespace; key: (region id, instance)."""
+    """The dax region of a namespace; key: that of its nd device."""
 
     WHAT = "/sys/bus/nd/devices/dax<region>.<id>/dax_region"
 
@@ -41,7 +54,7 @@ class NdDaxRegionDir(DaxRegionDir):
     @ro(DECIMAL)
     def size(self) -> int:
         """Bytes of the region: those of its one device."""
-        return self.machine.dax[self.key].size
+        return self.machine.dax[active(self.machine, self.key[0])[self.key]].size
 
 
 def fixed(codec: Codec[Any]) -> Callable[[Callable[[Any], Any]], Attribute[Any, Any]]:
@@ -83,11 +96,16 @@ class NdDaxDir(_NearDir[Key]):
     """A namespace in devdax mode, or the idle device that waits for one; key: (region id, instance)."""
 
     WHAT = "/sys/bus/nd/devices/dax<region>.<id>"
-    FOLLOWS = staticmethod(delta.dax)
+    FOLLOWS = staticmethod(_changed)
+
+    @property
+    def dax(self) -> Key | None:
+        """Key of the dax device."""
+        return active(self.machine, self.key[0]).get(self.key)
 
     @property
     def device(self) -> DaxState | None:
-        return self.machine.dax.get(self.key)
+        return None if self.dax is None else self.machine.dax[self.dax]
 
     @property
     def region(self) -> DaxRegion:
@@ -116,13 +134,15 @@ class NdDaxDir(_NearDir[Key]):
 
     @fixed(WORD)
     def mode(self) -> str:
-        """Where page structures live: ram or pmem; none while idle."""
-        return "ram" if self.device else "none"
+        """Where page structures live: ram, or pmem, the namespace itself; none while idle."""
+        if self.device is None:
+            return "none"
+        return "pmem" if self.device.map_on_pmem else "ram"
 
     @fixed(LINE)
     def namespace(self) -> str:
         """The namespace behind it, or nothing."""
-        return f"namespace{self.key[0]}.{self.key[1]}" if self.device else ""
+        return f"namespace{self.key[0]}.{self.device.id}" if self.device else ""
 
     @ro(HEX, mode=0o400)
     def resource(self) -> int:
@@ -136,8 +156,8 @@ class NdDaxDir(_NearDir[Key]):
 
     @fixed(DECIMAL)
     def align(self) -> int:
-        """Alignment, bytes."""
-        return self.device.align if self.device else self.region.align
+        """Alignment, bytes; while idle that of a huge page."""
+        return self.device.align if self.device else 2 * MIB
 
     @ro(LINE)
     def supported_alignments(self) -> str:
@@ -169,7 +189,7 @@ class NdDaxDir(_NearDir[Key]):
     @directories("dax<region>.<id>", DaxDeviceDir)
     def dax_devices(self) -> Collection[Key]:
         """The dax device."""
-        return (self.key,) if self.device else ()
+        return () if self.dax is None else (self.dax,)
 
 
 class NdRegionDir(_NearDir[int]):
@@ -215,7 +235,8 @@ class NdRegionDir(_NearDir[int]):
     @ro(LINE)
     def dax_seed(self) -> str:
         """The idle device that waits for a namespace."""
-        return f"dax{self.key}.{seed_of(self.machine, self.key)}"
+        region, instance = seed_of(self.machine, self.key)
+        return f"dax{region}.{instance}"
 
     @link
     def driver(self) -> str:
@@ -230,8 +251,7 @@ class NdRegionDir(_NearDir[int]):
     @directories("dax<region>.<id>", NdDaxDir)
     def nd_devices(self) -> Collection[Key]:
         """The namespaces in devdax mode, and one idle device."""
-        mine = self.machine.region_devices.get(self.key, ())
-        return (*mine, (self.key, seed_of(self.machine, self.key)))
+        return (*active(self.machine, self.key), seed_of(self.machine, self.key))
 
 
 class NdBusDir(Directory[int]):

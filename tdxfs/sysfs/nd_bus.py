@@ -9,7 +9,7 @@ from tdxfs.model import Machine, Provider
 from tdxfs.sysfs import paths
 from tdxfs.sysfs.attribute import Directory, always, links
 from tdxfs.sysfs.bus import Bus, DriverDir, FixedDriverDir
-from tdxfs.sysfs.nd import Key, seed_of
+from tdxfs.sysfs.nd import Key, active, seed_of
 
 
 def regions(machine: Machine) -> Collection[int]:
@@ -25,8 +25,8 @@ class _NdDevices(Collection[Key]):
         self.idle = idle
 
     def _of(self, region: int) -> tuple[Key, ...]:
-        mine = self.machine.region_devices.get(region, ())
-        return (*mine, (region, seed_of(self.machine, region))) if self.idle else mine
+        mine = tuple(active(self.machine, region))
+        return (*mine, seed_of(self.machine, region)) if self.idle else mine
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, tuple) and key[0] in regions(self.machine) and key in self._of(key[0])
@@ -53,7 +53,7 @@ class NdDeviceLinks(Directory[Any]):
         """The regions."""
         return regions(self.machine)
 
-    @links("dax<region>.<id>", paths.dax_parent)
+    @links("dax<region>.<id>", paths.nd_dax)
     def devices(self) -> Collection[Key]:
         """The namespaces in devdax mode and the idle devices."""
         return _NdDevices(self.machine, idle=True)
@@ -64,7 +64,7 @@ class DaxPmemDriver(DriverDir):
 
     WHAT = "/sys/bus/nd/drivers/dax_pmem"
 
-    @links("dax<region>.<id>", paths.dax_parent)
+    @links("dax<region>.<id>", paths.nd_dax)
     def devices(self) -> Collection[Key]:
         """The nd devices bound to it."""
         return _NdDevices(self.machine, idle=False)

@@ -43,6 +43,11 @@ def nd_region(machine: Machine, region: int) -> str:
     return f"{nd_bus(machine, number)}/region{region}"
 
 
+def nd_dax(machine: Machine, key: tuple[int, int]) -> str:
+    """The nd device of a namespace in devdax mode, or an idle one; key: (region id, its own instance id)."""
+    return f"{nd_region(machine, key[0])}/dax{key[0]}.{key[1]}"
+
+
 def cxl_decoder(machine: Machine, region: int) -> str:
     """The root decoder of the window in which a CXL region lies."""
     return f"{CXL_ROOT}/decoder0.{region}"
@@ -55,7 +60,7 @@ def cxl_region(machine: Machine, region: int) -> str:
 
 def dax_parent(machine: Machine, key: tuple[int, int]) -> str:
     """The device whose child a dax device is; it holds ``dax_region/``."""
-    region, device = key
+    region = key[0]
     new = kernel_at_least(machine.topology.kernel, "7.3")
     match machine.regions[region].provider:
         case Provider.HMEM:
@@ -63,7 +68,7 @@ def dax_parent(machine: Machine, key: tuple[int, int]) -> str:
         case Provider.CXL:
             return f"{cxl_region(machine, region)}/dax_region{region}"
         case Provider.NVDIMM:
-            return f"{nd_region(machine, region)}/dax{region}.{device}"
+            return nd_dax(machine, (region, machine.dax[key].nd))
 
 
 def dax(machine: Machine, key: tuple[int, int]) -> str:

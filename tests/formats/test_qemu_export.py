@@ -69,15 +69,15 @@ def topologies(draw):
     if hot:
         nodes[-1] = evolve(nodes[-1], memory=(*nodes[-1].memory, Memory(Range(base, base + 4 * BLOCK), hotplug=True)))
         base += 4 * BLOCK
-    devdax = draw(st.sampled_from([None, Driver.DEVICE_DAX, Driver.KMEM]))
+    devdax, where = draw(st.sampled_from([None, Driver.DEVICE_DAX, Driver.KMEM])), draw(st.sampled_from(MapMode))
     for number in range(draw(st.integers(0, 2))):
         whole = Range(base, base + draw(st.integers(1, 8)) * BLOCK)
         base = whole.end
-        where = devdax_range(whole, 2 * MIB, MapMode.MEM) if devdax else whole
         target = draw(st.integers(0, count - 1))
-        devices = (DaxDevice(0, (where,), devdax),) if devdax else ()
+        data = devdax_range(whole, 2 * MIB, where)
+        devices = (DaxDevice(0, (data,), devdax, map_on_pmem=where is MapMode.DEV),) if devdax else ()
         regions.append(
-            DaxRegion(number, Provider.NVDIMM, where, target, target, kind=MemoryKind.NVDIMM, devices=devices)
+            DaxRegion(number, Provider.NVDIMM, whole, target, target, kind=MemoryKind.NVDIMM, devices=devices)
         )
     rows = [[10 if a == b else draw(st.integers(11, 254)) for b in range(count)] for a in range(count)]
     return Topology(

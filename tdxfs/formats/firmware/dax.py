@@ -8,7 +8,7 @@ from attrs import evolve
 
 from tdxfs.formats.firmware.domains import Domains
 from tdxfs.formats.firmware.facts import Firmware, PersistentRange
-from tdxfs.formats.firmware.pfn_device import devdax_range
+from tdxfs.formats.firmware.pfn_device import MapMode, devdax_range
 from tdxfs.formats.firmware.unsaid import Unsaid
 from tdxfs.model import MIB, DaxDevice, DaxRegion, Driver, MemoryKind, Provider, Topology
 from tdxfs.nodes import REMOTE_DISTANCE
@@ -53,7 +53,8 @@ def _nvdimm(
     if not unsaid.devdax:
         return region
     where = devdax_range(persistent.range, region.align, unsaid.map)
-    return evolve(region, range=where, devices=(DaxDevice(0, (where,), unsaid.driver),))
+    device = DaxDevice(0, (where,), unsaid.driver, map_on_pmem=unsaid.map is MapMode.DEV)
+    return evolve(region, devices=(device,))
 
 
 def _near(target: int | None, topology: Topology, domains: Domains) -> int | None:

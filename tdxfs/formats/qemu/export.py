@@ -67,7 +67,8 @@ def unsaid_of(topology: Topology) -> Unsaid:
     """What the importer must be told beside the command line: what is on the NVDIMMs, and the size of memory blocks."""
     devices = [device for region in _nvdimms(topology) for device in region.devices]
     driver = Driver.KMEM if any(device.driver is Driver.KMEM for device in devices) else Driver.DEVICE_DAX
-    return Unsaid(block_size=topology.memory.block_size, devdax=bool(devices), map=MapMode.MEM, driver=driver)
+    where = MapMode.DEV if any(device.map_on_pmem for device in devices) else MapMode.MEM
+    return Unsaid(block_size=topology.memory.block_size, devdax=bool(devices), map=where, driver=driver)
 
 
 def told(topology: Topology) -> Iterator[tuple[str, object]]:
@@ -144,7 +145,8 @@ def _plain(access: Access | None) -> Access | None:
 
 def _region(region: DaxRegion) -> tuple[object, ...]:
     devices = [(device.id, device.mappings, device.driver, device.align or region.align) for device in region.devices]
-    return (region.provider.value, region.range, region.target_node, region.numa_node, region.align, devices)
+    where = _backend(region) if region.static else region.range
+    return (region.provider.value, where, region.target_node, region.numa_node, region.align, devices)
 
 
 # --- the command ---------------------------------------------------------------------------
@@ -299,8 +301,8 @@ def _hotplugged(topology: Topology) -> list[Range]:
 
 
 def _backend(region: DaxRegion) -> Range:
-    # the whole of an NVDIMM: the region, or what its namespace was made in
-    if not region.devices:
+    # the whole of an NVDIMM: the region, or where no room is left for the head of the namespace, that too
+    if not region.devices or region.devices[0].mappings[0].start > region.range.start:
         return region.range
     step = devdax_range(Range(0, GIB), region.align, MapMode.MEM).start
     return Range(region.range.start - step, region.range.end)

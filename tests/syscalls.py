@@ -11,6 +11,7 @@ from contextlib import contextmanager
 LIBC = ctypes.CDLL(None, use_errno=True)
 AT_FDCWD, AT_SYMLINK_NOFOLLOW, RENAME_EXCHANGE = -100, 0x100, 2
 NOBODY = 65534
+UNSUPPORTED = errno.errorcode[errno.EOPNOTSUPP]
 
 
 def answer(call, *arguments, **options):

@@ -80,6 +80,15 @@ def remove_id(machine: Machine, driver: Driver, name: str) -> Machine:
     return changed(machine, dax_ids=machine.dax_ids.set(driver, ids - {_parse(name)}))
 
 
+def with_ids(machine: Machine) -> Machine:
+    """Remember what `new_id` was told before: each device that is bound to a driver which would not take it else."""
+    for driver in Driver:
+        named = {key for key in machine.bound_dax[driver] if not matches(machine, key, driver)}
+        if named:
+            machine = changed(machine, dax_ids=machine.dax_ids.set(driver, frozenset(named)))
+    return machine
+
+
 def attach(machine: Machine, driver: Driver) -> Machine:
     """Give a driver every unbound device that it takes (``driver_attach``)."""
     for key in sorted(machine.bound_dax[None]):

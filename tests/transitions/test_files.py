@@ -105,46 +105,6 @@ def read(machine, path):
     return machine.read(path).decode().removesuffix("\n")
 
 
-class TestMeasured:
-    """Section 11.4 of the measurements."""
-
-    @pytest.mark.parametrize(
-        ("path", "rows", "value"),
-        [
-            ("/sys/devices/system/memory/soft_offline_page", [("garbage", "EINVAL")], None),
-            (f"{NODE}/node0/compact", [("garbage", "ok"), ("1", "ok")], None),
-            (f"{NODE}/node0/uevent", [("garbage", "EINVAL"), ("add", "ok")], ""),
-            (f"{NODE}/node0/power/control", [("garbage", "EINVAL")], "auto"),
-            (f"{NODE}/node0/power/control", [("on", "ok")], "on"),
-            (f"{NODE}/node0/hugepages/hugepages-2048kB/free_hugepages", [("1", "EACCES")], "0"),
-            (f"{CPU}/cpu1/online", [("garbage", "EINVAL"), ("7", "EINVAL"), ("1", "ok")], "1"),
-            (f"{KERNEL}/numa/demotion_enabled", [("garbage", "EINVAL")], "false"),
-            (f"{KERNEL}/numa/demotion_enabled", [("true", "ok")], "true"),
-            (f"{KERNEL}/numa/demotion_enabled", [("true", "ok"), ("0", "ok")], "false"),
-            ("/sys/bus/dax/drivers_autoprobe", [("garbage", "ok"), ("1", "ok")], "1"),
-            ("/sys/bus/dax/drivers_probe", [("garbage", "ENODEV"), ("dax0.0", "ok")], None),
-            ("/sys/bus/dax/uevent", [("garbage", "EINVAL")], None),
-        ],
-    )
-    def test_row(self, path, rows, value):
-        """Each write answers as measured, and the file reads so afterwards."""
-        machine = tree(EVERYTHING)
-        assert [answer for _, answer in rows] == [wrote(machine, path, text) for text, _ in rows]
-        if value is not None:
-            assert value == read(machine, path)
-
-    @pytest.mark.parametrize(
-        ("text", "expected"),
-        [("garbage", "EINVAL"), ("-1", "EINVAL"), ("2", "ok"), ("0", "ok"), ("9" * 23, "ERANGE")],
-    )
-    def test_nr_hugepages(self, text, expected):
-        """A number of pages; ERANGE for one that is too large."""
-        path = f"{NODE}/node0/hugepages/hugepages-2048kB/nr_hugepages"
-        machine = tree(EVERYTHING)
-        assert expected == wrote(machine, path, text)
-        assert (text if expected == "ok" else "0") == read(machine, path)
-
-
 class TestCpus:
     def test_masks_follow(self):
         """An offline CPU leaves the lists, its node's masks, cpuinfo and its siblings; its topology and caches go."""

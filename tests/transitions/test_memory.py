@@ -10,124 +10,18 @@ from tdxfs.policy import Cover, Hotplug, Policies
 from tdxfs.ranges import Range
 
 MEMORY, NODE = "/sys/devices/system/memory", "/sys/devices/system/node"
-AUTO = f"{MEMORY}/auto_online_blocks"
 PLAIN = evolve(MIXED, tdx=None)
-ODD = evolve(PLAIN, nodes=(Node(0, (Memory(Range(0, 2 * GIB)), Memory(Range(4 * GIB, 5 * GIB - 64 * MIB)))),))
-"""Block 0 meets two zones, block 39 ends in a hole."""
 
 
 def read(machine, path):
     return machine.read(path).decode().removesuffix("\n")
 
 
-class TestAutoOnline:
-    """Sections 11.1 and 11.2 of the measurements."""
+def test_last_kernel_memory():
+    """The kernel's last memory stays: EBUSY."""
+    machine = tree(evolve(PLAIN, nodes=(Node(0, (Memory(Range(4 * GIB, 4 * GIB + 256 * MIB)),)),)))
 
-    @pytest.mark.parametrize(
-        "text", ["online", "offline\n", "online_movable", "online_kernel", "offline\0xyz", "offline\n\0"]
-    )
-    def test_keywords(self, text):
-        """A keyword, one newline, and anything behind a NUL are taken."""
-        machine = tree(PLAIN)
-        assert wrote(machine, AUTO, text) == "ok"
-        assert text.split("\0")[0].strip() == read(machine, AUTO)
-
-    @pytest.mark.parametrize(
-        "text",
-        [
-            "garbage",
-            "\n",
-            "offline\n\n",
-            " offline",
-            "offline ",
-            "OFFLINE",
-            "offline" + 8993 * "\n",
-            4095 * "a",
-            9000 * "a",
-        ],
-    )
-    def test_what_is_none(self, text):
-        """Anything else is EINVAL, and the value is kept."""
-        machine = tree(PLAIN)
-        assert wrote(machine, AUTO, text) == "EINVAL"
-        assert read(machine, AUTO) == "online"
-
-    @pytest.mark.parametrize("length", [4096, 9000])
-    def test_a_page_at_most(self, length):
-        """What is longer than a page is cut, and 4096 returned."""
-        machine = tree(PLAIN)
-        assert 4096 == machine.write(AUTO, b"offline\0".ljust(length, b"x"))
-        assert read(machine, AUTO) == "offline"
-
-    @pytest.mark.parametrize(("length", "count"), [(4095, 4095), (4096, 4096), (4097, 4096), (9000, 4096)])
-    def test_autoprobe_looks_at_one_character(self, length, count):
-        """drivers_autoprobe takes anything, a page at most."""
-        assert count == tree(PLAIN).write("/sys/bus/dax/drivers_autoprobe", b"1".ljust(length, b"x"))
-
-
-class TestBlock:
-    """Section 11.3 of the measurements."""
-
-    STATE, ONLINE = f"{MEMORY}/memory40/state", f"{MEMORY}/memory40/online"
-
-    @pytest.mark.parametrize("text", ["garbage", "ONLINE", "online", "online_kernel", "online_movable"])
-    def test_online_block(self, text):
-        """Unknown words and the state it is in are EINVAL."""
-        assert wrote(tree(PLAIN), self.STATE, text) == "EINVAL"
-
-    @pytest.mark.parametrize("text", ["offline", "offline\n"])
-    def test_offline(self, text):
-        """It goes offline, and is EINVAL the second time."""
-        machine = tree(PLAIN)
-        assert ["ok", "EINVAL"] == [wrote(machine, self.STATE, text) for _ in range(2)]
-        assert ("offline", "0") == (read(machine, self.STATE), read(machine, self.ONLINE))
-
-    @pytest.mark.parametrize("text", ["online", "online_kernel", "online_movable"])
-    def test_offline_block_goes_online(self, text):
-        """Whatever the type, it reads online."""
-        machine = tree(PLAIN)
-        assert ["ok", "ok"] == [wrote(machine, self.STATE, word) for word in ("offline", text)]
-        assert read(machine, self.STATE) == "online"
-
-    @pytest.mark.parametrize("text", ["1", "y", "on", "Yes", "1 ", "10"])
-    def test_online_takes_a_boolean(self, text):
-        """online takes what kstrtobool() does, and succeeds when nothing changes."""
-        machine = tree(PLAIN)
-        assert wrote(machine, self.ONLINE, text) == "ok"
-        assert ["ok", "ok"] == [wrote(machine, self.ONLINE, word) for word in ("0", text)]
-        assert read(machine, self.ONLINE) == "1"
-
-    @pytest.mark.parametrize("text", ["0", "n"])
-    def test_online_takes_no(self, text):
-        """0 takes it offline, once and again."""
-        machine = tree(PLAIN)
-        assert ["ok", "ok"] == [wrote(machine, self.ONLINE, text) for _ in range(2)]
-        assert read(machine, self.STATE) == "offline"
-
-    @pytest.mark.parametrize("text", ["2", "x"])
-    def test_no_boolean(self, text):
-        """EINVAL."""
-        assert wrote(tree(PLAIN), self.ONLINE, text) == "EINVAL"
-
-    @pytest.mark.parametrize(("file", "text"), [("state", "offline"), ("online", "0"), ("online", "n")])
-    @pytest.mark.parametrize("block", [0, 39])
-    def test_several_zones_or_a_hole(self, file, text, block):
-        """A block of several zones, or with a hole, cannot go offline: EINVAL."""
-        assert wrote(tree(ODD), f"{MEMORY}/memory{block}/{file}", text) == "EINVAL"
-
-    @pytest.mark.parametrize(("file", "text"), [("state", "offline"), ("online", "0"), ("online", "n")])
-    def test_unmovable_pages(self, file, text):
-        """A block that holds a PAMT cannot go offline: EBUSY."""
-        machine = tree(MIXED)
-        pamt = machine.machine.tdx.tdmrs[0].pamt.start // (128 * MIB)
-
-        assert wrote(machine, f"{MEMORY}/memory{pamt}/{file}", text) == "EBUSY"
-
-    def test_last_kernel_memory(self):
-        """The kernel's last memory stays: EBUSY."""
-        machine = tree(evolve(PLAIN, nodes=(Node(0, (Memory(Range(4 * GIB, 4 * GIB + 256 * MIB)),)),)))
-
-        assert ["ok", "EBUSY"] == [wrote(machine, f"{MEMORY}/memory{n}/state", "offline") for n in (33, 32)]
+    assert ["ok", "EBUSY"] == [wrote(machine, f"{MEMORY}/memory{n}/state", "offline") for n in (33, 32)]
 
 
 class TestZones:

@@ -1,6 +1,7 @@
 """scripts/conformance: that it finds differences, and renders what it finds."""
 
 import gzip
+import importlib
 import json
 import shutil
 import subprocess
@@ -8,8 +9,10 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from captures import GOLDEN, needs_captures
 from recordings import NODE, cache, node, place, write
+from semantics import DIFFERENCES, RULES
 
 ROOT = Path(__file__).resolve().parents[1]
 POSSIBLE = "/sys/devices/system/node/possible"
@@ -124,6 +127,26 @@ class TestRecordings:
 
         assert done.returncode == 1, done.stdout + done.stderr
         assert "    +    NUMANode L#1 (P#1 128MB)\n" in done.stdout
+
+
+def test_broken_rules_are_listed(monkeypatch):
+    """
+    So is a rule that a mount breaks, with what was expected and what it answered, and a probe that cannot be made; what
+    the table of differences allows is a difference, but no defect.
+    """
+    monkeypatch.syspath_prepend(ROOT / "scripts" / "lib")
+    rules = importlib.import_module("conformance.system_calls").rules
+    options = importlib.import_module("conformance.model").Options(GOLDEN, lambda name: "7.3" in name)
+    kept = next(rule for rule in RULES if str(rule) == "4.2 read")
+    allowed = next(rule for rule in DIFFERENCES if rule.section == "3")
+    broken = [evolve(kept, sysfs="EBUSY"), evolve(kept, probe=lambda m: m.nothing)]
+    good, defect, impossible, known = rules(options, [kept, *broken, allowed])
+
+    assert ("Linux 7.3/4.2 read", 1, False) == (good.name, good.good, good.defect)
+    assert (True, ("expected 'EBUSY', actual 'EISDIR'",)) == (defect.defect, defect.differences)
+    assert impossible.defect and "nothing" in impossible.note
+    assert (0, False) == (known.good, known.defect)
+    assert allowed.why in known.note
 
 
 @pytest.mark.parametrize("arguments", [("nothing",), ("--golden", "/nonexistent")])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from conformance import clients, hwloc, render, stages, transitions
+from conformance import clients, hwloc, render, stages, system_calls, transitions
 from conformance.model import Maker, Options, Row, Section
 
 SECTIONS: dict[str, Maker] = {
@@ -18,6 +18,7 @@ SECTIONS: dict[str, Maker] = {
     "acpi": stages.by_acpi,
     "qemu": stages.by_qemu,
     "transitions": transitions.typed,
+    "semantics": system_calls.rules,
     "clients": clients.over_a_mount,
     "runs": clients.in_a_run,
     "hwloc-topology": hwloc.topology,

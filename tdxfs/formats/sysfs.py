@@ -37,7 +37,11 @@ def import_sysfs(source: Path, convertible: str | None = None, name: str = "impo
     separated by commas, both ends inclusive, or a file of them; None: no TDX. Where the default policies would veto
     memory that is online there, ``hotplug`` is ``allow``. UserError in one line.
     """
-    snapshot = open_snapshot(source)
+    return import_snapshot(open_snapshot(source), source, convertible, name)
+
+
+def import_snapshot(snapshot: Snapshot, source: Path, convertible: str | None, name: str) -> Topology:
+    """The same of files that are open already, `source` being what they are called."""
     topology = Topology(name=name, description=f"imported from {source.name}", kernel=_kernel(snapshot))
     topology = read_identity(snapshot, topology)
     topology = read_cpus(snapshot, topology)

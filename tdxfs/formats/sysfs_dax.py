@@ -29,6 +29,10 @@ def read_dax(snapshot: Snapshot, topology: Topology) -> Topology:
             if known is not None:
                 if not device.mappings and not known.devices and device.driver is Driver.KMEM:
                     device = evolve(device, mappings=(known.range,))
+                if not device.size:
+                    # its resource is the region's first address
+                    start = value(snapshot, f"{BUS}/{name}/resource", HEX, known.range.start)
+                    known = evolve(known, range=Range(start, start + known.range.size))
                 regions[region] = evolve(known, devices=(*known.devices, device))
     for name in snapshot.names(NVDIMM_BUS):
         match = re.fullmatch(r"region([0-9]+)", name)
@@ -97,8 +101,9 @@ def _region(snapshot: Snapshot, number: int, device: str) -> DaxRegion | None:
     provider, kind = _provider(where)
     if provider is Provider.HMEM and iomem(snapshot, "CXL Window [0-9]+").covers(Range(start, start + size)):
         kind = MemoryKind.CXL
-    if provider is Provider.NVDIMM:
-        # the namespace's own head is not the dax device's
+    seed = _instance(value(snapshot, f"{parent}/seed", LINE, ""))
+    if provider is not Provider.HMEM:
+        # the region that it was made in: a namespace has a head, and a CXL region may be larger than its devices
         start = value(snapshot, f"{path}/../../resource", HEX, start)
         size = value(snapshot, f"{path}/../../size", DECIMAL, size)
     return DaxRegion(
@@ -109,7 +114,7 @@ def _region(snapshot: Snapshot, number: int, device: str) -> DaxRegion | None:
         numa if numa >= 0 else None,
         value(snapshot, f"{parent}/align", DECIMAL, 2 * MIB),
         kind=kind,
-        seed=_instance(value(snapshot, f"{parent}/seed", LINE, "")),
+        seed=_instance(value(snapshot, f"{path}/../../dax_seed", LINE, "")) if provider is Provider.NVDIMM else seed,
         youngest=_instance(value(snapshot, f"{parent}/create", LINE, "")),
         uuid=value(snapshot, f"{path}/../uuid", LINE, ""),
     )
@@ -141,6 +146,7 @@ def _idle(snapshot: Snapshot, number: int, path: str) -> DaxRegion | None:
         target if target >= 0 else None,
         numa if numa >= 0 else None,
         kind=kind,
+        seed=_instance(value(snapshot, f"{path}/dax_seed", LINE, "")),
     )
 
 

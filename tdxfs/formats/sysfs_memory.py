@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from itertools import pairwise
 
 from attrs import evolve
 
@@ -22,7 +21,7 @@ from tdxfs.model import (
     Node,
     Topology,
 )
-from tdxfs.ranges import Range, Ranges, RunMap, align_down
+from tdxfs.ranges import Range, Ranges, align_down
 from tdxfs.sysfs.codec import BARE_HEX, LINE, WORD
 from tdxfs.sysfs.node import DISTANCES
 
@@ -168,19 +167,26 @@ def _ram(snapshot: Snapshot, size: int, owners: dict[int, tuple[int, ...]], kmem
 def _by_node(
     snapshot: Snapshot, ram: Ranges, size: int, owners: dict[int, tuple[int, ...]]
 ) -> dict[int, tuple[Memory, ...]]:
-    spans = RunMap.of(_spans(snapshot))
+    spans = _spans(snapshot)
+    edges = sorted({edge for start, end, _ in spans for edge in (start, end)})
     found: dict[int, list[Memory]] = {}
     for part in ram:
         at = part.start
         while at < part.end:
             stop = min(align_down(at, size) + size, part.end)
             nids = owners.get(at // size, ())
-            if len(nids) != 1:
-                owner = next(iter(spans.within(at, stop)), None)
-                nid = owner[2] if owner else (nids[0] if nids else 0)
-                stop = min(stop, owner[1]) if owner and owner[0] <= at else stop
-            else:
+            if len(nids) == 1:
                 nid = nids[0]
+            else:
+                # nodes share the block: a piece is that of the node with a zone around it; of several that with an
+                # edge there, or the narrowest
+                stop = min([stop, *(edge for edge in edges if at < edge < stop)])
+                around = [
+                    (start != at and end != stop, end - start, nid)
+                    for start, end, nid in spans
+                    if start <= at < end and nid in (nids or (nid,))
+                ]
+                nid = min(around)[2] if around else next(iter(nids), 0)
             mine = found.setdefault(nid, [])
             if mine and mine[-1].range.end == at:
                 mine[-1] = Memory(Range(mine[-1].range.start, stop))
@@ -191,7 +197,7 @@ def _by_node(
 
 
 def _spans(snapshot: Snapshot) -> list[tuple[int, int, int]]:
-    # node boundaries inside a block: from the zones' start and span
+    # of every zone: the first address, the end, the node
     zones = re.split(r"^Node ", text(snapshot, "proc/zoneinfo"), flags=re.MULTILINE)[1:]
     found: list[tuple[int, int, int]] = []
     for zone in zones:
@@ -200,9 +206,7 @@ def _spans(snapshot: Snapshot) -> list[tuple[int, int, int]]:
         if spanned and start and int(spanned[1]):
             first = int(start[1]) * PAGE_SIZE
             found.append((first, first + int(spanned[1]) * PAGE_SIZE, int(zone.split(",")[0])))
-    found.sort()
-    overlap = any(a[1] > b[0] for a, b in pairwise(found))
-    return [] if overlap else found
+    return found
 
 
 def _tiers(snapshot: Snapshot) -> dict[int, int]:

@@ -81,7 +81,7 @@ def hugepage_sizes(snapshot: Snapshot, directories: list[str]) -> tuple[int, ...
 def _access(snapshot: Snapshot, nid: int, number: int) -> Access | None:
     path = f"{NODES}/node{nid}/access{number}/initiators"
     names = snapshot.names(path)
-    if not names:
+    if not names and path.rpartition("/")[2] not in snapshot.names(path.rpartition("/")[0]):
         return None
 
     def read(file: str) -> int | None:

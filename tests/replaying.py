@@ -25,6 +25,7 @@ ELSEWHERE = re.compile(
     r"ndctl (create|destroy)-namespace"  # nd namespaces are fixed
     r"|cxl create|modprobe -r|echo .*(region0|decoder|ram >)"  # so are CXL regions and what is loaded
 )
+NAMESPACE = re.compile("ndctl create-namespace")
 LOAD = re.compile("modprobe (device_dax|kmem)")
 """What is loaded comes with the topology: the stage before is mounted again with the module."""
 TYPED = re.compile(r"daxctl |echo [a-z_]+ > /sys/devices/system/|numactl -H")
@@ -33,6 +34,10 @@ MODULE = Range(0x100000000, 0x120000000)
 """The memory module that m8b-k612 ejects: blocks 32 to 35."""
 BOUND = 'mount --bind "$ROOT/sys" /sys; mount --bind "$ROOT/dev" /dev; exec "$@"'
 """All of /sys and /dev is the machine's: device nodes come and go with their devices."""
+FREE = re.compile("(node [0-9]+ free:) .*")
+"""What is another machine's in what numactl prints."""
+FREE_AND_SIZE = re.compile("(node [0-9]+ (?:free|size):) .*")
+"""The same where nobody knows what the kernel kept of the memory."""
 SHOWN_ONLY = re.compile(r"ls |ndctl list|cxl list")
 """Commands that change nothing and that other tests look at, or that read what is not emulated."""
 
@@ -83,13 +88,17 @@ def steps(log):
             printed.append(line)
 
 
-def chapters(machine, golden=GOLDEN):
-    """The chapters of a machine's log in which a replay can type anything."""
+def chapters(machine, golden=GOLDEN, booted=None):
+    """
+    The chapters of a machine's log in which a replay can type anything. With `booted`, the stage that the machine is
+    when it has booted, from the boot on: what is on the NVDIMMs comes with the machine then.
+    """
     found = []
-    before, typed = None, []
+    before, typed = booted, []
     for step in steps(golden / machine / "log.txt"):
         if isinstance(step, Typed):
-            typed.append(step)
+            if found or before != booted or not NAMESPACE.match(step.command):
+                typed.append(step)
             continue
         possible = list(takewhile(lambda one: not ELSEWHERE.match(one.command), typed))
         if before and possible:
@@ -98,23 +107,34 @@ def chapters(machine, golden=GOLDEN):
     return found
 
 
-def replays(machine, golden=GOLDEN):
-    """Replay the chapters of a machine: each is yielded when its commands were typed."""
+def replays(machine, golden=GOLDEN, booted=None, make=None):
+    """
+    Replay the chapters of a machine: each is yielded when its commands were typed. What is mounted is imported from the
+    recorded sysfs of a stage; or, with `booted` as in `chapters`, what `make` makes of a stage's firmware, None where
+    that does not know the stage: what cannot be reached without a recording is left out.
+    """
     with ExitStack() as stack:
         reached, root = None, None
-        for chapter in chapters(machine, golden):
+        for chapter in chapters(machine, golden, booted):
             loads = [typed.command for typed in chapter.typed if LOAD.match(typed.command)]
             if chapter.before != reached or loads:
                 stack.close()
-                topology = _start(golden / machine / chapter.before, "modprobe kmem" in loads)
+                stage = golden / machine / chapter.before
+                topology = make(chapter.before) if make else _module_added(import_sysfs(stage, "dram"))
+                if topology is None:
+                    reached = None
+                    continue
+                kmem = topology.kmem_driver or "modprobe kmem" in loads
+                topology = evolve(topology, tdx=None, kmem_driver=kmem)
                 root = stack.enter_context(mounted(topology, tiers={Tier.KERNEL, Tier.EMULATOR}))
-            wrong = [problem for typed in chapter.typed for problem in _replay(root, typed)]
+            other = FREE if make is None else FREE_AND_SIZE
+            wrong = [problem for typed in chapter.typed for problem in _replay(root, typed, other)]
             yield Reached(chapter, root, tuple(wrong))
             reached = chapter.after
 
 
-def _replay(root, typed):
-    # types one command of a log
+def _replay(root, typed, other):
+    # types one command of a log; `other`: what need not be the same of what it prints
     if SHOWN_ONLY.match(typed.command) or LOAD.match(typed.command):
         return
     if EJECT.match(typed.command):
@@ -133,18 +153,12 @@ def _replay(root, typed):
         env={**os.environ, "LC_ALL": "C", "ROOT": str(root)},
     )
     printed = done.stdout.removesuffix("\n")
-    if (_same(typed.printed), typed.status) != (_same(printed), done.returncode):
+    if (other.sub(r"\1", typed.printed), typed.status) != (other.sub(r"\1", printed), done.returncode):
         yield f"{typed.command}: [rc={done.returncode}, not {typed.status}] {printed!r}, not {typed.printed!r}"
 
 
-def _same(text):
-    # what must be equal of what a command printed: free memory need not be
-    return re.sub(r"(node [0-9]+ free:) .*", r"\1", text)
-
-
-def _start(stage, kmem):
-    # the topology of a stage, with what no recording says: which memory is a module, and which driver is loaded
-    topology = import_sysfs(stage, "dram")
+def _module_added(topology):
+    # with what no recording says: that memory is a module, which went online by hand
     nodes = tuple(
         evolve(node, memory=tuple(evolve(part, hotplug=part.range == MODULE) for part in node.memory))
         for node in topology.nodes
@@ -153,4 +167,4 @@ def _start(stage, kmem):
     if any(part.hotplug for node in nodes for part in node.memory):
         blocks = range(MODULE.start // layout.block_size, MODULE.end // layout.block_size)
         layout = evolve(layout, online=format_list(blocks))
-    return evolve(topology, nodes=nodes, memory=layout, tdx=None, kmem_driver=topology.kmem_driver or kmem)
+    return evolve(topology, nodes=nodes, memory=layout)

@@ -70,10 +70,17 @@ def difference(one, other):
     }
 
 
+BOOTED = {
+    machine: stage for machine, _, stage in (name.partition("/") for name in (*AS_BOOTED, "m8b-k612/all-movable"))
+}
+"""Machine -> the stage that tells how it booted, and what is on its NVDIMMs; what was done later can be replayed."""
+
+
 def recorded(stage, golden=GOLDEN):
     """A captured stage as the sysfs import reads it, and a base with everything of it that firmware does not say."""
     topology = import_sysfs(golden / stage)
-    silent = default_base(evolve(topology, dax_regions=()))
+    layout = evolve(topology.memory, offline="", movable="", online="")
+    silent = default_base(evolve(topology, dax_regions=(), memory=layout))
     return topology, evolve(silent, cpus=(), nodes=(), distances=(), possible_nodes="", generic_initiators="")
 
 

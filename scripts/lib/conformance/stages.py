@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from captures import load_judge
-from shown import AS_BOOTED, UUID, recorded, unsaid_of
+from replaying import replays
+from shown import AS_BOOTED, BOOTED, UUID, recorded, unsaid_of
 
 from conformance.model import Options, Row
 from tdxfs.formats.acpi import import_acpi
@@ -34,14 +35,15 @@ def by_sysfs(options: Options) -> Iterator[Row]:
     Each stage is imported from its sysfs and mounted, and every entry in the judge's scope is compared: type, mode,
     size, link count, link, content, listing order, and the recorded counters to the byte.
     """
-    yield from _judged(options, lambda stage: import_sysfs(options.golden / stage), counters=True, firmware=False)
+    for stage in filter(options.only, stages(options.golden)):
+        yield _judged(options, stage, import_sysfs(options.golden / stage), firmware=False, exact=True)
 
 
 def by_acpi(options: Options) -> Iterator[Row]:
     """
     Each stage is made of its raw ACPI tables, memory map and kernel command line, and mounted. Counters are compared
-    by shape, uuids not at all. What was done to the machine since it booted is not in the tables: those stages are
-    listed for what they have in common.
+    by shape, uuids not at all. What was done to the machine since it booted is not in the tables: it is typed again, as
+    the log has it, and where nothing that can be typed leads to a stage it is listed for what it has in common.
     """
 
     def make(stage: str) -> Topology:
@@ -49,7 +51,8 @@ def by_acpi(options: Options) -> Iterator[Row]:
         log = (options.golden / stage / "dmesg.txt").read_text()
         return import_acpi([options.golden / stage / "acpi"], base, parse_memory_map(log), unsaid_of(topology))
 
-    yield from _judged(options, make, counters=False, firmware=True)
+    # no table says which memory modules are plugged
+    yield from _booted(options, make, {name: stage for name, stage in BOOTED.items() if name != "m8b-k612"})
 
 
 def by_qemu(options: Options) -> Iterator[Row]:
@@ -60,20 +63,61 @@ def by_qemu(options: Options) -> Iterator[Row]:
         command = (options.golden / stage).parent / "cmdline"
         return import_qemu(shlex.split(command.read_text()), base, unsaid_of(topology))
 
-    yield from _judged(options, make, counters=False, firmware=True)
+    yield from _booted(options, make, BOOTED)
 
 
-def _judged(options: Options, make: Callable[[str], Topology], *, counters: bool, firmware: bool) -> Iterator[Row]:
+def _booted(options: Options, make: Callable[[str], Topology], booted: dict[str, str]) -> Iterator[Row]:
+    # the stages that a machine is when it has booted, those that typing leads to from there, and the others
+    wanted = [stage for stage in stages(options.golden) if options.only(stage)]
+    replayed = {}
+    for machine in sorted({stage.partition("/")[0] for stage in wanted if stage not in AS_BOOTED} & booted.keys()):
+        replayed.update(_replayed(options, machine, booted[machine], make))
+    for stage in wanted:
+        if stage in replayed and stage not in AS_BOOTED:
+            yield replayed[stage]
+        else:
+            exact = stage in AS_BOOTED
+            yield _judged(options, stage, make(stage), firmware=True, exact=exact)
+
+
+def _replayed(
+    options: Options, machine: str, booted: str, make: Callable[[str], Topology]
+) -> Iterator[tuple[str, Row]]:
+    def start(stage: str) -> Topology | None:
+        name = f"{machine}/{stage}"
+        return make(name) if stage == booted or name in AS_BOOTED else None
+
+    for reached in replays(machine, options.golden, booted, start):
+        stage = f"{machine}/{reached.chapter.after}"
+        if reached.chapter.after:
+            note = f"from {machine}/{booted} by what was typed"
+            yield stage, _compared(options, stage, reached.root, firmware=True, wrong=reached.wrong, note=note)
+
+
+def _judged(options: Options, stage: str, topology: Topology, *, firmware: bool, exact: bool) -> Row:
+    with mounted(topology, tiers=(Tier.KERNEL,)) as root:
+        note = "" if exact else "changed since it booted"
+        return _compared(options, stage, root, firmware=firmware, exact=exact, note=note)
+
+
+def _compared(
+    options: Options,
+    stage: str,
+    root: Path,
+    *,
+    firmware: bool,
+    wrong: tuple[str, ...] = (),
+    exact: bool = True,
+    note: str = "",
+) -> Row:
+    # `wrong`: what else is, before the entries are looked at. What firmware does not know is compared by shape
     judge = load_judge()
-    for stage in filter(options.only, stages(options.golden)):
-        good, total, differences = 0, 0, []
-        with mounted(make(stage), tiers=(Tier.KERNEL,)) as mountpoint:
-            for path, want in judge.capture(str(options.golden / stage)):
-                if firmware and UUID.search(path):
-                    continue
-                found = judge.compare(str(mountpoint), path, want, counters)
-                total += 1
-                good += not found
-                differences += [f"{what} {path}" for what in found]
-        exact = not firmware or stage in AS_BOOTED
-        yield Row(stage, good, total, tuple(differences), exact, "" if exact else "changed since it booted")
+    good, total, differences = 0, len(wrong), list(wrong)
+    for path, want in judge.capture(str(options.golden / stage)):
+        if firmware and UUID.search(path):
+            continue
+        found = judge.compare(str(root), path, want, not firmware)
+        total += 1
+        good += not found
+        differences += [f"{what} {path}" for what in found]
+    return Row(stage, good, total, tuple(differences), exact, note)

@@ -21,17 +21,19 @@ from tdxfs.ranges import Range
 from tdxfs.server import mounted
 from tdxfs.sysfs.attribute import Tier
 
-ELSEWHERE = re.compile(
-    r"ndctl (create|destroy)-namespace"  # nd namespaces are fixed
-    r"|cxl create|modprobe -r|echo .*(region0|decoder|ram >)"  # so are CXL regions and what is loaded
-)
+ELSEWHERE = re.compile("ndctl (create|destroy)-namespace|cxl create")
+"""Namespaces, and persistent memory regions of CXL devices, are fixed."""
 NAMESPACE = re.compile("ndctl create-namespace")
-LOAD = re.compile("modprobe (device_dax|kmem)")
-"""What is loaded comes with the topology: the stage before is mounted again with the module."""
+LOAD = re.compile("modprobe (-r )?kmem|modprobe device_dax")
+"""Whether kmem is loaded comes with the topology: the stage before is mounted again; device_dax always is."""
 TYPED = re.compile(r"daxctl |echo [a-z_]+ > /sys/devices/system/|numactl -H")
 EJECT = re.compile(r"sysfs_semantics .* echo 1 > /sys/bus/acpi/devices/PNP0C80:00/eject")
 MODULE = Range(0x100000000, 0x120000000)
 """The memory module that m8b-k612 ejects: blocks 32 to 35."""
+CXL_REGION = re.compile("echo region0 > /sys/bus/cxl/drivers/cxl_region/bind")
+WINDOW = "plug kind=cxl node=2 base=0x3d0000000 size=0x40000000"
+"""The RAM region that m9-k73 makes of its CXL device and binds: it is plugged whole, decoders are fixed."""
+DECODERS = re.compile("echo [a-z0-9.]+ > (region|decoder)[0-9.]+/")
 BOUND = 'mount --bind "$ROOT/sys" /sys; mount --bind "$ROOT/dev" /dev; exec "$@"'
 """All of /sys and /dev is the machine's: device nodes come and go with their devices."""
 FREE = re.compile("(node [0-9]+ free:) .*")
@@ -116,15 +118,18 @@ def replays(machine, golden=GOLDEN, booted=None, make=None):
     with ExitStack() as stack:
         reached, root = None, None
         for chapter in chapters(machine, golden, booted):
-            loads = [typed.command for typed in chapter.typed if LOAD.match(typed.command)]
-            if chapter.before != reached or loads:
+            # whether it is loaded, if that changes
+            loaded = {
+                not found[1] for typed in chapter.typed if (found := LOAD.match(typed.command)) and "kmem" in found[0]
+            }
+            if chapter.before != reached or loaded:
                 stack.close()
                 stage = golden / machine / chapter.before
                 topology = make(chapter.before) if make else _module_added(import_sysfs(stage, "dram"))
                 if topology is None:
                     reached = None
                     continue
-                kmem = topology.kmem_driver or "modprobe kmem" in loads
+                kmem = loaded.pop() if loaded else topology.kmem_driver
                 topology = evolve(topology, tdx=None, kmem_driver=kmem)
                 root = stack.enter_context(mounted(topology, tiers={Tier.KERNEL, Tier.EMULATOR}))
             other = FREE if make is None else FREE_AND_SIZE
@@ -135,11 +140,12 @@ def replays(machine, golden=GOLDEN, booted=None, make=None):
 
 def _replay(root, typed, other):
     # types one command of a log; `other`: what need not be the same of what it prints
-    if SHOWN_ONLY.match(typed.command) or LOAD.match(typed.command):
+    if any(known.match(typed.command) for known in (SHOWN_ONLY, LOAD, DECODERS)):
         return
-    if EJECT.match(typed.command):
-        (root / "sys/kernel/debug/tdxfs/hotplug").write_text(f"unplug base={MODULE.start:#x}")
-        return
+    for known, request in ((EJECT, f"unplug base={MODULE.start:#x}"), (CXL_REGION, WINDOW)):
+        if known.match(typed.command):
+            (root / "sys/kernel/debug/tdxfs/hotplug").write_text(request)
+            return
     if not TYPED.match(typed.command):
         yield f"cannot be typed: {typed.command}"
         return
@@ -153,6 +159,8 @@ def _replay(root, typed, other):
         env={**os.environ, "LC_ALL": "C", "ROOT": str(root)},
     )
     printed = done.stdout.removesuffix("\n")
+    if typed.command.startswith("echo ") and done.returncode == typed.status:
+        return  # shells word what they were refused as they like
     if (other.sub(r"\1", typed.printed), typed.status) != (other.sub(r"\1", printed), done.returncode):
         yield f"{typed.command}: [rc={done.returncode}, not {typed.status}] {printed!r}, not {typed.printed!r}"
 

@@ -25,7 +25,7 @@ MACHINES = {
         "kmem-two-mappings",
     ],
     "m8b-k612": ["ejected"],
-    "m9-k73": ["ram-devdax", "ram-kmem"],
+    "m9-k73": ["ram-region", "ram-devdax", "ram-kmem"],
     "m13-k73": ["kmem"],
 }
 """Machine -> its stages that are reached by typing the log's commands over the stage before."""

@@ -23,6 +23,9 @@ FIRST = (
 )
 """The first stage of every machine."""
 
+OTHER_DRIVERS = {"intel_pstate", "amd_pstate", "umwait_control", "probe", "dscr_default", "sgx_total_bytes"}
+"""What drivers that are not emulated add to the judge's directories on some machines."""
+
 needs_captures = pytest.mark.skipif(not GOLDEN.exists(), reason="needs the golden captures beside the repository")
 
 
@@ -37,6 +40,11 @@ def load_judge():
 def captured(stage, golden=GOLDEN):
     """The entries of a stage in the judge's scope."""
     return [entry for _, entry in load_judge().capture(str(golden / stage))]
+
+
+def host():
+    """The entries of the sysfs of the machine that this runs on, in the judge's scope, but for other drivers'."""
+    return list(_without_other_drivers(portrait("")))
 
 
 def portrait(root):
@@ -69,6 +77,19 @@ def portrait(root):
                 entry["c"] = content.decode("utf-8", "surrogateescape")
         found.append(entry)
     return found
+
+
+def _without_other_drivers(entries):
+    # those of `OTHER_DRIVERS` their directories do not count either
+    directories = {entry["p"] for entry in entries if entry["t"] == "d"}
+    for entry in entries:
+        if OTHER_DRIVERS & set(entry["p"].split("/")):
+            continue
+        if entry["t"] == "d":
+            foreign = [row for row in entry["e"] if row[0] in OTHER_DRIVERS]
+            entry["e"] = [row for row in entry["e"] if row not in foreign]
+            entry["nl"] -= sum(f"{entry['p']}/{name}" in directories for name, *_ in foreign)
+        yield entry
 
 
 def _tops(root, judge):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from captures import GOLDEN, needs_captures
+from captures import GOLDEN, host, needs_captures
 from recordings import NODE, cache, node, place, write
 from semantics import DIFFERENCES, RULES
 
@@ -127,6 +127,18 @@ class TestRecordings:
 
         assert done.returncode == 1, done.stdout + done.stderr
         assert "    +    NUMANode L#1 (P#1 128MB)\n" in done.stdout
+
+
+def test_differences_of_this_host_are_listed(monkeypatch):
+    """So is what the machine that this runs on shows, and its import does not."""
+    monkeypatch.syspath_prepend(ROOT / "scripts" / "lib")
+    stages = importlib.import_module("conformance.stages")
+    options = importlib.import_module("conformance.model").Options(GOLDEN, lambda name: True)
+    entry = next(entry for entry in host() if entry["p"] == POSSIBLE)
+    monkeypatch.setattr(stages, "host", lambda: [entry, {**entry, "sz": 17}])
+    (row,) = stages.this_host(options)
+
+    assert (1, 2, (f"size {POSSIBLE}",)) == (row.good, row.total, row.differences)
 
 
 def test_broken_rules_are_listed(monkeypatch):

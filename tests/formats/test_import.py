@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from captures import GOLDEN, differences, needs_captures, portrait
+from captures import GOLDEN, differences, host, needs_captures, portrait
 from click.testing import CliRunner
 from tools import bound
 
@@ -26,8 +26,6 @@ from tdxfs.sysfs.attribute import Tier
 from tdxfs.tree import Tree
 
 KERNEL = frozenset((Tier.KERNEL,))
-OTHER_DRIVERS = {"intel_pstate", "amd_pstate", "umwait_control", "probe", "dscr_default", "sgx_total_bytes"}
-"""What drivers that are not emulated add to the judge's directories on some machines."""
 
 
 def tree_of(topology):
@@ -40,25 +38,12 @@ def with_large_blocks(topology, kernel="7.3"):
     return evolve(topology, kernel=kernel, memory=evolve(topology.memory, block_size=2 * GIB))
 
 
-def without_other_drivers(entries):
-    """The entries but those of `OTHER_DRIVERS`, which their directories do not count either."""
-    directories = {entry["p"] for entry in entries if entry["t"] == "d"}
-    for entry in entries:
-        if OTHER_DRIVERS & set(entry["p"].split("/")):
-            continue
-        if entry["t"] == "d":
-            foreign = [row for row in entry["e"] if row[0] in OTHER_DRIVERS]
-            entry["e"] = [row for row in entry["e"] if row not in foreign]
-            entry["nl"] -= sum(f"{entry['p']}/{name}" in directories for name, *_ in foreign)
-        yield entry
-
-
 class TestLive:
     def test_this_machine(self):
         """The sysfs of the machine that runs the test, imported and mounted, is what it is."""
         if not list(Path("/sys/devices/system/node").glob("node[0-9]*")):
             pytest.skip("this machine's kernel shows no NUMA nodes")
-        want = list(without_other_drivers(portrait("")))
+        want = host()
         topology = loads(dumps(import_sysfs(Path("/sys"), "all")))
         # the group of whoever imports it is no fact of the machine
         assert topology.cgroup is None

@@ -15,6 +15,7 @@ from conformance.model import Maker, Options, Row, Section
 
 SECTIONS: dict[str, Maker] = {
     "sysfs": stages.by_sysfs,
+    "host": stages.this_host,
     "acpi": stages.by_acpi,
     "qemu": stages.by_qemu,
     "transitions": transitions.typed,

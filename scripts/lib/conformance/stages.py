@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from captures import load_judge
+from captures import differences, host, load_judge
 from replaying import replays
 from shown import AS_BOOTED, BOOTED, UUID, recorded, unsaid_of
 
@@ -37,6 +38,20 @@ def by_sysfs(options: Options) -> Iterator[Row]:
     """
     for stage in filter(options.only, stages(options.golden)):
         yield _judged(options, stage, import_sysfs(options.golden / stage), firmware=False, exact=True)
+
+
+def this_host(options: Options) -> Iterator[Row]:
+    """
+    The sysfs of the machine that this runs on, imported and mounted. What drivers add that are not emulated is left
+    out; counters, which go on counting, are compared by shape.
+    """
+    name = f"{os.uname().nodename}/now"
+    if options.only(name):
+        want = host()
+        with mounted(import_sysfs(Path("/sys"), "all"), tiers=(Tier.KERNEL,)) as root:
+            found = differences(root, want)
+        listed = tuple(f"{what} {path}" for path, whats in found.items() for what in whats)
+        yield Row(name, len(want) - len(found), len(want), listed, note=f"Linux {os.uname().release}")
 
 
 def by_acpi(options: Options) -> Iterator[Row]:

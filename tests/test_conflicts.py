@@ -129,6 +129,18 @@ class TestFindings:
         """Kind and subject identify a finding."""
         assert not [key for key, count in Counter((f.kind, f.subject) for f in conflicts(machine)).items() if count > 1]
 
+    def test_a_block_of_two_nodes(self):
+        """Each of two mixed nodes that share a memory block has its own finding about it."""
+        here = Memory(Range(0, 16 * MIB)), Memory(Range(256 * MIB, 384 * MIB))
+        nodes = Node(0, here), Node(1, (Memory(Range(16 * MIB, 144 * MIB)),))
+        platform = TdxPlatform(cmrs=(Range(20 * MIB, 384 * MIB),))
+        found = conflicts(
+            boot(evolve(MIXED, nodes=nodes, cpus=MIXED.cpus[:1], distances=(), dax_regions=(), tdx=platform))
+        )
+
+        subjects = [finding.subject for finding in found if finding.kind == "incapable-blocks"]
+        assert ["memory0 of node0", "memory0 of node1"] == subjects
+
     @given(machines)
     def test_kinds(self, machine):
         """A finding's kind is that of the rule which found it."""

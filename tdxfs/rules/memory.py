@@ -72,6 +72,9 @@ def incapable_blocks(machine: Machine) -> Iterator[Finding]:
             else:
                 subject = f"memory{run.start}-memory{run.end - 1}"
                 blocks = f"Memory blocks {run.start} to {run.end - 1} of node {nid} have"
+            if any(len(block.nodes) > 1 for _, _, block in machine.blocks.within(run.start, run.end)):
+                # the other node may have pages of its own there that cannot
+                subject += f" of node{nid}"
             reason = f"{blocks} pages that cannot back a TDX guest ({whys(holes)})."
             fix = _offline(machine, nid, Ranges((run,)))
             yield Finding("incapable-blocks", Severity.WARNING, subject, reason, fix, nid, ranges=ranges_of(holes))

@@ -30,6 +30,7 @@ class TreeSnapshot:
     """A tree as what is imported from, without files."""
 
     tree: Tree
+    live = False
 
     def read(self, path):
         """As a reader of the files would."""

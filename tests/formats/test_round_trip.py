@@ -30,6 +30,7 @@ class TreeSnapshot:
     """A tree as what is imported from, without files."""
 
     tree: Tree
+    whole = False
     live = False
 
     def read(self, path):

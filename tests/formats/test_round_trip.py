@@ -13,7 +13,7 @@ from tdxfs.boot import boot
 from tdxfs.errors import Refusal
 from tdxfs.formats.sysfs import import_snapshot
 from tdxfs.idlist import format_list, parse_list
-from tdxfs.model import GIB, Provider
+from tdxfs.model import GIB, Cpu, Provider, Topology
 from tdxfs.ranges import Range, Ranges
 from tdxfs.root import Root
 from tdxfs.sysfs.attribute import Link, Tier
@@ -65,13 +65,12 @@ def imported(topology):
 
 def as_linux_has_it(topology):
     """
-    Without what no sysfs says (TDX, PCI functions, where offline CPUs are), and without what a topology can hold but no
+    Without what no sysfs says (TDX, PCI functions, where offline CPUs are) or x86 does not, and without what a topology can hold but no
     running Linux: a dynamic region without its device 0 or which begins before it, a near node that is not online,
     memory modules below 4 GiB, and offline blocks with holes or of several nodes. That memory was hot-added shows
     where its node has no other.
     """
-    topology = evolve(topology, tdx=None, pci_devices=(), cpus=tuple(evolve(c, online=True) for c in topology.cpus))
-    topology = evolve(topology, nodes=tuple(map(_added_late, topology.nodes)))
+    topology = evolve(_plain(topology), nodes=tuple(map(_added_late, topology.nodes)))
     size = topology.memory.block_size
     parts = [memory.range for node in topology.nodes for memory in node.memory]
     whole = {number for part in parts for number in range(-(-part.start // size), part.end // size)}
@@ -84,7 +83,19 @@ def as_linux_has_it(topology):
     return evolve(topology, dax_regions=tuple(near))
 
 
+def _plain(topology):
+    # as an x86 kernel that nowhere contradicts itself shows it: the rest is for test_recordings.py
+    plain = Topology()
+    same = ("online_nodes", "hugepage_sizes", "dmi", "memory_modules", "uname", "cgroup", "tdx", "pci_devices")
+    return evolve(
+        topology,
+        cpus=tuple(Cpu(cpu.id, cpu.node, cpu.package, core=cpu.core, thread=cpu.thread) for cpu in topology.cpus),
+        **{name: getattr(plain, name) for name in same},
+    )
+
+
 def _added_late(node):
+    node = evolve(node, cpumap=None, gpu="", hugepages={})
     if all(memory.hotplug and memory.range.start >= 4 * GIB for memory in node.memory):
         return node
     return evolve(node, memory=tuple(evolve(memory, hotplug=False, movable=False) for memory in node.memory))

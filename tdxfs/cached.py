@@ -53,7 +53,7 @@ class Cached:
             return
         if inode.place.names is not None:
             names, inode.place.names = inode.place.names, set()
-            stale.names += [(inode.nodeid, name) for name in names]
+            stale.names += [(inode.nodeid, encoded(name)) for name in names]
             return
         for name, was, now in new.compare(old, self._tiers):
             if was is None and now is None:

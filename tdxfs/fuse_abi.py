@@ -49,7 +49,7 @@ class Filesystem(Protocol):
     What the others are about libfuse asks of its handlers: those find its node in `Session.nodeid`, whatever the path.
     """
 
-    def look_up(self, nodeid: int, name: bytes) -> bytes:
+    def look_up(self, nodeid: int, name: str) -> bytes:
         """``struct fuse_entry_out`` of a name in a directory."""
 
     def forget(self, nodeid: int, lookups: int) -> None:
@@ -259,7 +259,8 @@ class Session:
                 handle, offset, length = unpack_read(data)
                 said = filesystem.read(handle, length, offset)
             elif opcode == LOOKUP:
-                said = filesystem.look_up(unpack_nodeid(data)[0], bytes(data[BODY : size - 1]))
+                name = data[BODY : size - 1].decode("utf-8", "surrogateescape")
+                said = filesystem.look_up(unpack_nodeid(data)[0], name)
             elif opcode == OPEN:
                 said = filesystem.open(*unpack_open(data))
             elif opcode == RELEASE:

@@ -155,12 +155,8 @@ def now() -> tuple[int, int]:
     return divmod(time.time_ns(), 1_000_000_000)
 
 
-def decoded(name: bytes) -> str:
-    """A name as the tree has it."""
-    return name.decode("utf-8", "surrogateescape")
-
-
 def encoded(name: str) -> bytes:
+    """A name of the tree as the kernel has it."""
     return name.encode("utf-8", "surrogateescape")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from attrs import define
 
@@ -16,8 +16,6 @@ from tdxfs.errors import NoEntry
 from tdxfs.fuse_wire import Parts, parts_of
 from tdxfs.sysfs.attribute import Directory, Entry, File, Shape
 from tdxfs.tree import INODE_MASK, Tree, inode_number, path_number
-
-_NOWHERE: Any = (None, lambda _: False, None)
 
 
 class Inode:
@@ -41,7 +39,7 @@ class Inode:
         """None: it has not been made."""
         self.passing = stamp < 0
         self.within = within
-        """Where it was found, if so without making its entry."""
+        """Where it was found, if so as a declared name and without making its entry."""
         self.lookups = 1
         """Answers about it that the kernel has not forgotten."""
         self.place: Place | None = None
@@ -74,20 +72,12 @@ class Place:
     directory: Directory[Any] | None = None
     """None: it is gone."""
     kind: Kind = _UNTOLD
-    names: set[bytes] | None = None
+    names: set[str] | None = None
     """The names looked up in a fleeting directory since the last change; None: it is none."""
 
     def entry(self, path: str) -> Entry | None:
-        """What is at the path of a name that was found."""
-        name = path[len(self.below) :]
-        _, there, make = self.kind.declared.get(name, _NOWHERE)
-        if there is None or there(self.directory):
-            return cast("Entry | None", make(self.directory))
-        for key_of, _, make in self.kind.families:
-            key = key_of(self.directory, name)
-            if key is not None:
-                return make(self.directory, name, key)
-        return None
+        """What is at the path of a declared name that was found."""
+        return self.kind.declared[path[len(self.below) :]][2](self.directory)
 
 
 class Inodes:
@@ -135,7 +125,7 @@ class Inodes:
 
     # --- names --------------------------------------------------------------------------
 
-    def look_up(self, nodeid: int, name: bytes) -> bytes:
+    def look_up(self, nodeid: int, name: str) -> bytes:
         """``struct fuse_entry_out`` of a name in a directory."""
         parent = self.nodes[nodeid]
         place = parent.place
@@ -143,7 +133,7 @@ class Inodes:
             place = self.enter(parent)
         if place.names is not None:
             place.names.add(name)
-        return self.find(place, str(name, "utf-8", "surrogateescape"), wire.now()) or wire.MISSING
+        return self.find(place, name, wire.now()) or wire.MISSING
 
     def enter(self, inode: Inode) -> Place:
         """A directory, to look names up in: from now on the kernel knows names in it."""
@@ -171,17 +161,20 @@ class Inodes:
             inode.lookups += 1
             return inode.said
         parts: Parts | None = None
+        entry: Entry | None = None
         kind = place.kind
         if kind.quick:
-            parts, there, _ = kind.declared.get(name, _NOWHERE)
-            if there is not None and not there(place.directory):
-                for key_of, shape, _ in kind.families:
-                    if key_of(place.directory, name) is not None:
-                        parts = shape
+            declared = kind.declared.get(name)
+            if declared is not None and (declared[1] is None or declared[1](place.directory)):
+                parts = declared[0]
+            else:
+                for key_of, shape, make in kind.families:
+                    key = key_of(place.directory, name)
+                    if key is not None:
+                        parts, entry = shape, make(place.directory, name, key)
                         break
                 else:
                     return None
-        entry: Entry | None = None
         if parts is None or path in self.kept:
             try:
                 entry, passing = self._entry(path)

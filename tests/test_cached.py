@@ -76,9 +76,9 @@ def known(tree):
     for path, entry in tree.walk():
         directory, _, name = path.rpartition("/")
         if name:
-            inodes.look_up(inodes.at(directory).nodeid, name.encode())
+            inodes.look_up(inodes.at(directory).nodeid, name)
         if isinstance(entry, Directory):
-            inodes.look_up(inodes.at(path.rstrip("/")).nodeid, b"absent")
+            inodes.look_up(inodes.at(path.rstrip("/")).nodeid, "absent")
     return inodes
 
 

@@ -22,7 +22,7 @@ def look_up(inodes, path):
     """The inode of a path, every name on the way looked up; None if one is not there."""
     inode = inodes.at("")
     for name in path.strip("/").split("/"):
-        if inodes.look_up(inode.nodeid, name.encode()) == wire.MISSING:
+        if inodes.look_up(inode.nodeid, name) == wire.MISSING:
             return None
         inode = inodes.at(f"{inode.path}/{name}")
     return inode
@@ -58,7 +58,7 @@ def test_an_absent_name_is_no_inode(inodes):
     """A name that is not there is said to be missing, and takes no memory."""
     parent = look_up(inodes, NODE)
 
-    assert wire.MISSING == inodes.look_up(parent.nodeid, b"absent")
+    assert wire.MISSING == inodes.look_up(parent.nodeid, "absent")
     assert inodes.at(f"{NODE}/absent") is None
 
 
@@ -86,7 +86,7 @@ def test_plus_says_what_a_look_up_says(inodes):
             assert list(tree.list(path).names) == names
             for said, name in rows(listing, True):
                 child = inodes.at(f"{path}/{name}")
-                assert said == wire.NO_ENTRY or said == inodes.look_up(directory.nodeid, name.encode())
+                assert said == wire.NO_ENTRY or said == inodes.look_up(directory.nodeid, name)
                 assert 1 + (said != wire.NO_ENTRY) == child.lookups
 
 

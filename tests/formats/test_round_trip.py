@@ -65,10 +65,10 @@ def imported(topology):
 
 def as_linux_has_it(topology):
     """
-    Without what no sysfs says (TDX, PCI functions, where offline CPUs are) or x86 does not, and without what a topology can hold but no
-    running Linux: a dynamic region without its device 0 or which begins before it, a near node that is not online,
-    memory modules below 4 GiB, and offline blocks with holes or of several nodes. That memory was hot-added shows
-    where its node has no other.
+    Without what no sysfs says (TDX, PCI functions, where offline CPUs are) or x86 does not, and without what a topology
+    can hold but no running Linux: a dynamic region without its device 0 or which begins before it, a near node that is
+    not online, memory modules below 4 GiB, and offline blocks with holes or of several nodes. That memory was hot-added
+    shows where its node has no other.
     """
     topology = evolve(_plain(topology), nodes=tuple(map(_added_late, topology.nodes)))
     size = topology.memory.block_size

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import errno
 import struct
-import time
 from functools import lru_cache
+from time import time_ns
 from typing import TypeAlias
 
 from attrs import frozen
@@ -152,7 +152,7 @@ def change(data: bytearray) -> Change:
 
 def now() -> tuple[int, int]:
     """Seconds and nanoseconds."""
-    return divmod(time.time_ns(), 1_000_000_000)
+    return divmod(time_ns(), 1_000_000_000)
 
 
 def encoded(name: str) -> bytes:

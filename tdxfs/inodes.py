@@ -175,7 +175,7 @@ class Inodes:
                         break
                 else:
                     return None
-        if parts is None or path in self.kept:
+        if parts is None or (self.kept and path in self.kept):
             try:
                 entry, passing = self._entry(path)
             except NoEntry:

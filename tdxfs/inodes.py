@@ -17,6 +17,9 @@ from tdxfs.fuse_wire import Parts, parts_of
 from tdxfs.sysfs.attribute import Directory, Entry, File, Shape
 from tdxfs.tree import INODE_MASK, Tree, inode_number, path_number
 
+DAY = 24 * 3600
+"""Seconds after which relatime counts an access in any case."""
+
 
 class Inode:
     """
@@ -226,6 +229,16 @@ class Inodes:
             kept["times"] = (*(change.atime or atime), *(change.mtime or mtime), *moment)
         self._say(inode, entry)
         return wire.attributes(inode.said)
+
+    def accessed(self, inode: Inode) -> None:
+        """A directory is listed, or a link read: its atime is now, where relatime lets it be."""
+        atime, mtime, ctime = wire.times(inode.said)
+        moment = wire.now()
+        if atime <= mtime or atime <= ctime or moment[0] - atime[0] >= DAY:
+            times = (*moment, *mtime, *ctime)
+            inode.said = wire.at_times(inode.said, times)
+            if "times" in self.kept.get(inode.path, ()):
+                self.kept[inode.path]["times"] = times
 
     def mode_of(self, inode: Inode, file: File) -> int:
         """The mode of a file, chmod(2) counted."""

@@ -58,6 +58,8 @@ class Listings:
         if not isinstance(directory, Directory):
             return b"".join(_dots(inode.path, LAST_OFFSET, plus)) if offset == 0 else b""
         entries = self.of(directory, stamp)
+        if offset == 0:
+            self._inodes.accessed(inode)
         known = self._known.get((directory.path, plus)) if offset == 0 else None
         if known is not None and len(known) <= size:
             return known

@@ -94,9 +94,11 @@ class Server:
 
     def target_of(self, nodeid: int) -> bytes:
         """The text of a link."""
-        link = self.inodes.entry(self.inodes.nodes[nodeid])
+        inode = self.inodes.nodes[nodeid]
+        link = self.inodes.entry(inode)
         if link is None:
-            raise FileNotFoundError(errno.ENOENT, self.inodes.nodes[nodeid].path)
+            raise FileNotFoundError(errno.ENOENT, inode.path)
+        self.inodes.accessed(inode)
         assert isinstance(link, Link)
         return wire.encoded(link.target)
 

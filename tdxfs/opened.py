@@ -77,7 +77,7 @@ class Descriptions:
         if file is None:
             file = inodes.entry(inode)
             if file is None:
-                return -errno.ENOENT
+                return -errno.ENODEV
         assert isinstance(file, File)
         mode = file.mode if inode.path not in inodes.kept else inodes.mode_of(inode, file)
         access = flags & 3

@@ -112,6 +112,7 @@ ROWS = (
     ("fstatat(directory, .)", True, _status_of(".")),
     ("fstatat(directory, ..)", True, _status_of("..")),
     ("open by path", "ENOENT", lambda held: can_open(held.path, os.O_RDONLY)),
+    ("open /proc/self/fd/N", "ENODEV", lambda held: can_open(f"/proc/self/fd/{held.read}", os.O_RDONLY)),
 )
 """What is asked, the answer, how."""
 BROKEN = (
@@ -120,13 +121,6 @@ BROKEN = (
     ("fstat of the file: nlink", by(1, 1, 0), lambda held: os.fstat(held.read).st_nlink, 1, KNEW),
     ("fstat of the directory: nlink", by(2, 2, 0), lambda held: os.fstat(held.directory).st_nlink, 3, KNEW),
     ("readlink of /proc/self/fd/N", "... (deleted)", _deleted, "the old path", LATER),
-    (
-        "open /proc/self/fd/N",
-        "ENODEV",
-        lambda held: can_open(f"/proc/self/fd/{held.read}", os.O_RDONLY),
-        "ENOENT",
-        "not done: the server knows a name that is gone by no other errno",
-    ),
 )
 """The same, and what a mount answers, and why."""
 RULES = tuple(

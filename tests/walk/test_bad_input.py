@@ -203,13 +203,18 @@ class TestIoctls:
 
     def test_truncated_struct(self, kvm):
         """A struct that runs into unmapped memory is EFAULT."""
-        area = mmap.mmap(-1, mmap.PAGESIZE)
         libc = ctypes.CDLL(None, use_errno=True)
-        end = ctypes.addressof(ctypes.c_char.from_buffer(area)) + mmap.PAGESIZE
-        libc.munmap(ctypes.c_void_p(end), mmap.PAGESIZE)
+        libc.mmap.restype = ctypes.c_void_p
+        libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        area = libc.mmap(None, 2 * mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
+        end = area + mmap.PAGESIZE
+        assert 0 == libc.munmap(ctypes.c_void_p(end), ctypes.c_size_t(mmap.PAGESIZE))
 
-        assert -1 == libc.ioctl(kvm.fileno(), ctypes.c_ulong(SET_REGION), ctypes.c_void_p(1))
-        assert errno.EFAULT == ctypes.get_errno()
+        for where in (1, end - 8):
+            assert -1 == libc.ioctl(kvm.fileno(), ctypes.c_ulong(SET_REGION), ctypes.c_void_p(where))
+            assert errno.EFAULT == ctypes.get_errno()
+        libc.munmap(ctypes.c_void_p(area), ctypes.c_size_t(mmap.PAGESIZE))
 
     def test_capabilities(self, kvm):
         """TDX is a type of VM; there are memory attributes, and what nobody knows is 0."""

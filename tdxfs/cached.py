@@ -59,10 +59,11 @@ class Cached:
             if was is None and now is None:
                 continue
             if isinstance(was, Directory) and isinstance(now, Directory):
+                child = self._inodes.at(now.path)
+                if child is None:
+                    continue
                 if now.FLEETING or was.nlink(self._tiers) != now.nlink(self._tiers):
-                    child = self._inodes.at(now.path)
-                    if child is not None:
-                        stale.attributes.append(child.nodeid)
+                    stale.attributes.append(child.nodeid)
                 self._visit(was, now, stale)
             elif _kind(was) is not _kind(now):
                 stale.names.append((inode.nodeid, encoded(name)))

@@ -38,7 +38,6 @@ from tdxfs.server import LIBFUSE, is_mounted  # before fuse: it says which libfu
 
 import fuse  # isort: skip
 
-POLL_SCHEDULE_NOTIFY = 1
 LOOKS = 30
 """How often to look for the next request before going to sleep: to be woken takes longer than most of them."""
 
@@ -46,7 +45,8 @@ LOOKS = 30
 class Filesystem(Protocol):
     """
     Answers to the requests that come all the time; a negative errno instead of what is described, or an exception.
-    What the others are about libfuse asks of its handlers: those find its node in `Session.nodeid`, whatever the path.
+    The others libfuse gives to its handlers, as if they were all about the root: what they are about they know by
+    handle.
     """
 
     def look_up(self, nodeid: int, name: str) -> bytes:
@@ -184,8 +184,6 @@ class Session:
         self._channel = _next_chan(self._session, None)
         self._descriptor = _chan_fd(self._channel)
         self._own, self._other = (_Buffer(_chan_bufsize(self._channel)) for _ in range(2))
-        self.nodeid = wire.ROOT_NODEID
-        """The node that the request which libfuse has is about."""
         self._postponed: deque[bytes] = deque()
         self._stopped = False
         self._ended = Event()
@@ -310,8 +308,7 @@ class Session:
         elif opcode == wire.INIT:
             self._greet(request, size)
         else:
-            self.nodeid = unpack_nodeid(data)[0]
-            if self.nodeid:
+            if unpack_nodeid(data)[0]:
                 data[wire.NODEID] = wire.ROOT
             _process(self._session, request.address, size, self._channel)
 
@@ -339,7 +336,6 @@ class Session:
         waiting.register(self._descriptor, select.POLLIN)
         waiting.register(bell, select.POLLIN)
         end = time.monotonic() + patience
-        nodeid = self.nodeid
         os.set_blocking(self._descriptor, False)
         try:
             while not done():
@@ -352,7 +348,6 @@ class Session:
                     os.eventfd_read(bell)
             return True
         finally:
-            self.nodeid = nodeid
             os.set_blocking(self._descriptor, self._sleeps)
 
     def _answer_one(self) -> None:

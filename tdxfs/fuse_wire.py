@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import struct
+import sys
 from functools import lru_cache
 from time import time_ns
 from typing import TypeAlias
@@ -34,15 +35,15 @@ BODY = 40
 unpack_number = struct.Struct("=8xQ").unpack_from
 """The number of a request, which its answer bears."""
 unpack_nodeid = struct.Struct("=16xQ").unpack_from
+NODEID = slice(16, 24)
+"""Where it stands."""
+ROOT = struct.pack("=Q", ROOT_NODEID)
 unpack_read = struct.Struct("=40xQQI").unpack_from
 """``struct fuse_read_in``: handle, offset, size; ``struct fuse_release_in`` begins like it."""
 unpack_open = struct.Struct("=16xQ16xI").unpack_from
 """Node number, and the flags of ``struct fuse_open_in``."""
 IOCTL_DIR = 1 << 4
 """Flag of ``struct fuse_ioctl_in``, behind the handle: it is about a directory."""
-NODEID = slice(16, 24)
-"""Where it stands."""
-ROOT = struct.pack("=Q", ROOT_NODEID)
 unpack_mode = struct.Struct("=40xI").unpack_from
 """Of ``struct fuse_mknod_in``."""
 pack_reply = struct.Struct("=IiQ").pack
@@ -113,6 +114,11 @@ def times(said: bytes) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int
     """Seconds and nanoseconds of atime, mtime and ctime of an `entry`."""
     a, m, c, anano, mnano, cnano = _times.unpack_from(said, _TIMES)
     return (a, anano), (m, mnano), (c, cnano)
+
+
+def mode_of(said: bytes) -> int:
+    """Type and permission bits of an `entry`."""
+    return int.from_bytes(said[_TAIL : _TAIL + 4], sys.byteorder)
 
 
 def attributes(said: bytes) -> bytes:

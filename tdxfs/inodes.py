@@ -199,10 +199,6 @@ class Inodes:
             inode.passing = stamp < 0
         return said
 
-    def tell(self, place: Place, name: str, moment: tuple[int, int]) -> bytes | None:
-        """As `find`, but None of a name that the kernel knows."""
-        return None if path_number(place.below + name) in self.nodes else self.find(place, name, moment)
-
     # --- what stat(2) says ----------------------------------------------------------------
 
     def attributes_of(self, nodeid: int) -> bytes:
@@ -239,10 +235,6 @@ class Inodes:
             inode.said = wire.at_times(inode.said, times)
             if "times" in self.kept.get(inode.path, ()):
                 self.kept[inode.path]["times"] = times
-
-    def mode_of(self, inode: Inode, file: File) -> int:
-        """The mode of a file, chmod(2) counted."""
-        return int(self.kept[inode.path].get("mode", file.mode)) if inode.path in self.kept else file.mode
 
     def drop_kept(self) -> None:
         """Forget what was kept of objects that are no more."""

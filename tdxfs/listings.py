@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from tdxfs import fuse_wire as wire
 from tdxfs.inodes import Inode, Inodes, Place
 from tdxfs.sysfs.attribute import Directory
-from tdxfs.tree import LAST_OFFSET, Entries, Tree, inode_number
+from tdxfs.tree import INODE_MASK, LAST_OFFSET, Entries, Tree, inode_number, path_number
 
 LARGE = 4096
 """Names of a directory that is listed anew each time; what they are is not said with them."""
@@ -84,16 +84,18 @@ class Listings:
         self, reply: list[bytes], rows: Iterable[_Row], room: int, below: str, plus: bool, tells: Place | None
     ) -> int | None:
         # add the rows that there is room for: None if not all, or how many the kernel has been told of
-        told, tell, moment = 0, self._inodes.tell, wire.now()
+        told, nodes, moment = 0, self._inodes.nodes, wire.now()
         for name, rest in rows:
             room -= wire.DIRENT_HEAD + len(rest) + (wire.ENTRY_SIZE if plus else 0)
             if room < 0:
                 return None
+            number = path_number(below + name)
             if plus:
-                said = None if tells is None else tell(tells, name, moment)
+                # what the kernel knows it is not told again
+                said = self._inodes.find(tells, name, moment) if tells is not None and number not in nodes else None
                 told += said is not None
                 reply.append(said or wire.NO_ENTRY)
-            reply.append(wire.pack_ino(inode_number(below + name)))
+            reply.append(wire.pack_ino(number & INODE_MASK))
             reply.append(rest)
         return told
 

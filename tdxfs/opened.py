@@ -11,7 +11,7 @@ from typing import IO
 from tdxfs.descriptors import Descriptor
 from tdxfs.failures import Failures
 from tdxfs.fuse_abi import drop, wake
-from tdxfs.fuse_wire import DIRECT_IO, pack_opened
+from tdxfs.fuse_wire import DIRECT_IO, mode_of, pack_opened
 from tdxfs.inodes import Inode, Inodes, upwards
 from tdxfs.model import Machine
 from tdxfs.sysfs.attribute import Directory, Entry, File, Reader
@@ -79,7 +79,7 @@ class Descriptions:
             if file is None:
                 return -errno.ENODEV
         assert isinstance(file, File)
-        mode = file.mode if inode.path not in inodes.kept else inodes.mode_of(inode, file)
+        mode = mode_of(inode.said)
         access = flags & 3
         # a file without the bit cannot be opened so even by root (KERNFS_ROOT_EXTRA_OPEN_PERM_CHECK)
         if (access in (0, 2) and not mode & 0o444) or (access in (1, 2) and not mode & 0o222):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from attrs import define, field
 
@@ -25,8 +25,7 @@ class Log:
 
     def say(self, level: int, text: str) -> None:
         """Append one line, a plausible while after the one before."""
-        usec = self.records[-1].usec + _PAUSE if self.records else 0
-        self.records.append(LogRecord(level, usec, text))
+        self.records.append(_next(self.records, level, text))
 
     def tdx(self, level: int, text: str) -> None:
         self.say(level, f"virt/tdx: {text}")
@@ -34,8 +33,11 @@ class Log:
 
 def said(machine: Machine, level: int, text: str) -> Machine:
     """The machine after its kernel has logged one line."""
-    usec = machine.log[-1].usec + _PAUSE if machine.log else 0
-    return changed(machine, log=(*machine.log, LogRecord(level, usec, text)))
+    return changed(machine, log=(*machine.log, _next(machine.log, level, text)))
+
+
+def _next(records: Sequence[LogRecord], level: int, text: str) -> LogRecord:
+    return LogRecord(level, records[-1].usec + _PAUSE if records else 0, text)
 
 
 def user_said(machine: Machine, text: str) -> Machine:

@@ -52,10 +52,7 @@ class Processes:
 
     def leader(self, tid: int) -> int:
         """The process of a thread."""
-        for line in self._read(tid, "status").split(b"\n"):
-            if line.startswith(b"Tgid:"):
-                return int(line[5:])
-        raise NoProcess(f"process {tid}")
+        return int(self.field(tid, "Tgid"))
 
     def origin(self, pid: int) -> tuple[str, int]:
         """Name of a process, and its parent."""
@@ -68,11 +65,11 @@ class Processes:
         return resident - shared
 
     def field(self, pid: int, name: str) -> str:
-        """A line of ``/proc/PID/status``."""
-        for line in self.read_file(pid, "status").splitlines():
-            key, _, value = line.partition(":\t")
-            if key == name:
-                return value
+        """A line near the head of ``/proc/PID/status``."""
+        start = f"{name}:\t".encode()
+        for line in self._read(pid, "status").split(b"\n"):
+            if line.startswith(start):
+                return line.removeprefix(start).decode()
         raise NoProcess(f"process {pid} has no {name}")
 
     def is_privileged(self, tid: int) -> bool:

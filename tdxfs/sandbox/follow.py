@@ -11,6 +11,7 @@ import os
 import select
 from collections.abc import Callable
 from contextlib import suppress
+from typing import ClassVar
 
 from tdxfs import tasks
 from tdxfs.errors import NoProcess
@@ -20,8 +21,6 @@ from tdxfs.sandbox.makers import Makers
 
 OVER = ("status", "stat", "numa_maps")
 """Files of every process that are the machine's."""
-WATCHED = ("execve", "set_robust_list", "clone3", "exit", "exit_group")
-"""The calls to send to a supervisor, beside those that it answers and the clone of a thread."""
 
 
 class Followed:
@@ -36,15 +35,6 @@ class Followed:
         """Pid -> its pidfd."""
         self.pids: dict[int, int] = {}
         """Pidfd -> its process."""
-        self.watchers: dict[str, Callable[..., None]] = {
-            "execve": self.execve,
-            "set_robust_list": self.begin,
-            "clone": self.clone,
-            "clone3": self.clone3,
-            "exit": self.exit_thread,
-            "exit_group": self.exit_process,
-        }
-        """Call that is watched -> what is done about it before the kernel does it."""
 
     def process(self, tid: int, program: str = "", robust_list: int = 0) -> int:
         """
@@ -125,6 +115,16 @@ class Followed:
             self.calls.tell(tasks.exited(pid))
         else:
             self.calls.tell(tasks.exited(pid, self.calls.processes.anonymous(pid)))
+
+    WATCHERS: ClassVar[dict[str, Callable[..., None]]] = {
+        "execve": execve,
+        "set_robust_list": begin,
+        "clone": clone,
+        "clone3": clone3,
+        "exit": exit_thread,
+        "exit_group": exit_process,
+    }
+    """Call that is watched -> what is done about it before the kernel does it."""
 
     def gone(self, pidfd: int) -> None:
         """A process is gone, however it ended."""

@@ -20,8 +20,10 @@ from typing import NoReturn
 
 from tdxfs.descriptors import Create
 from tdxfs.errors import UserError
-from tdxfs.sandbox import follow, linux, overlay, remap, seccomp
+from tdxfs.sandbox import linux, overlay, seccomp
 from tdxfs.sandbox.calls import CPU, NUMA
+from tdxfs.sandbox.follow import Followed
+from tdxfs.sandbox.remap import Remapping
 from tdxfs.sandbox.supervisor import Supervisor
 from tdxfs.tree import Tree
 
@@ -137,7 +139,7 @@ def _become(
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED | {signal.SIGCHLD})
         for number in (signal.SIGPIPE, signal.SIGINT):  # as Python found them, not as it left them
             signal.signal(number, signal.SIG_DFL)
-        listener = seccomp.install((*answered, *follow.WATCHED, *remap.WATCHED), Create)
+        listener = seccomp.install((*answered, *Followed.WATCHERS, *Remapping.WATCHERS), Create)
         socket.send_fds(control, [b"ready"], [listener])
         os.close(listener)
         os.execve(program, list(command), environment)

@@ -7,13 +7,13 @@ there its policy. What mremap(2) has to move to wherever there is room comes the
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from tdxfs import mempolicy, tasks
 from tdxfs.model import PAGE_SIZE, Task
 from tdxfs.ranges import Range, align_up
 from tdxfs.sandbox.calls import Calls
 
-WATCHED = ("munmap", "mremap")
 MREMAP_FIXED, MREMAP_DONTUNMAP = 2, 4
 
 
@@ -22,8 +22,6 @@ class Remapping:
 
     def __init__(self, calls: Calls) -> None:
         self.calls = calls
-        self.watchers: dict[str, Callable[..., None]] = {"munmap": self.munmap, "mremap": self.mremap}
-        """Call that is watched -> what is done about it before the kernel does it."""
 
     def munmap(self, tid: int, start: int, length: int, *_: int) -> None:
         task = self._task(tid)
@@ -57,6 +55,9 @@ class Remapping:
         if target != start:
             for low, high, node in moved:
                 self.calls.tell(tasks.pages_moved(task.pid, Range(low - start + target, high - start + target), node))
+
+    WATCHERS: ClassVar[dict[str, Callable[..., None]]] = {"munmap": munmap, "mremap": mremap}
+    """Call that is watched -> what is done about it before the kernel does it."""
 
     def _task(self, tid: int) -> Task | None:
         # the process of a thread, if any of its mappings has a policy or pages that were moved

@@ -59,18 +59,17 @@ class Handed:
 
 def install(calls: Iterable[str], ioctls: Iterable[int] = ()) -> int:
     """
-    Send these system calls, clone(2) of a thread and ioctl(2) with these numbers, of this process and its children to
-    whoever reads the descriptor returned. Calls by the numbers of another architecture (i386, x32) are never sent: the
-    running system answers them. UserError if the kernel refuses, as it does below another supervisor.
+    Send these system calls, of clone(2) only that of a thread, and ioctl(2) with these numbers, of this process and its
+    children to whoever reads the descriptor returned. Calls by the numbers of another architecture (i386, x32) are
+    never sent: the running system answers them. UserError if the kernel refuses, as it does below another supervisor.
     """
     calls_filter = pyseccomp.SyscallFilter(pyseccomp.ALLOW)
     calls_filter.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.ALLOW)
     if os.geteuid() == 0:
         calls_filter.set_attr(pyseccomp.Attr.CTL_NNP, 0)
-    for name in calls:
-        calls_filter.add_rule(pyseccomp.NOTIFY, number(name))
     thread = pyseccomp.Arg(0, pyseccomp.MASKED_EQ, CLONE_THREAD, CLONE_THREAD)
-    calls_filter.add_rule(pyseccomp.NOTIFY, number("clone"), thread)
+    for name in calls:
+        calls_filter.add_rule(pyseccomp.NOTIFY, number(name), *((thread,) if name == "clone" else ()))
     for asked in ioctls:  # an unsigned int; what else is in the register does not count
         which = pyseccomp.Arg(1, pyseccomp.MASKED_EQ, 0xFFFFFFFF, asked)
         calls_filter.add_rule(pyseccomp.NOTIFY, number("ioctl"), which)

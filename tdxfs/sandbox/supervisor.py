@@ -8,6 +8,7 @@ import select
 import sys
 import traceback
 from collections.abc import Collection
+from functools import partial
 from threading import Thread
 
 from tdxfs.sandbox import seccomp
@@ -34,8 +35,11 @@ class Supervisor(Thread):
         self.poll = select.epoll()
         self.poll.register(listener, select.EPOLLIN)
         self.followed = Followed(self.calls, root, self.poll)
-        watchers = {**self.followed.watchers, **Remapping(self.calls).watchers}
-        self.watchers = {seccomp.number(name): watcher for name, watcher in watchers.items()}
+        self.watchers = {
+            seccomp.number(name): partial(watcher, watching)
+            for watching in (self.followed, Remapping(self.calls))
+            for name, watcher in watching.WATCHERS.items()
+        }
         """What is done about calls that are watched: the kernel answers them, whatever comes of that."""
         self.stopper, self.stopped = os.pipe()
         self.poll.register(self.stopper, select.EPOLLIN)

@@ -46,6 +46,12 @@ def number(snapshot: Snapshot, path: str) -> int | None:
     return value(snapshot, path, cast("Codec[int | None]", DECIMAL), nothing)
 
 
+def numbered(snapshot: Snapshot, directory: str, name: str) -> list[int]:
+    """The numbers of the entries of a directory that are called `name` and a number, in order."""
+    found = (re.fullmatch(rf"{name}([0-9]+)", entry) for entry in snapshot.names(directory))
+    return sorted(int(match[1]) for match in found if match)
+
+
 def iomem(snapshot: Snapshot, name: str) -> Ranges:
     """The whole pages of the resources in ``/proc/iomem`` whose name matches `name`; none to those who may not see."""
     found = re.findall(rf"^ *([0-9a-f]+)-([0-9a-f]+) : {name}$", text(snapshot, "proc/iomem"), re.MULTILINE)

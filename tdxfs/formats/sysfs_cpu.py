@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from attrs import evolve
 
 from tdxfs.cpus import group
-from tdxfs.formats.read import cpu_set, id_set, number, text, value
+from tdxfs.formats.read import cpu_set, id_set, number, numbered, text, value
 from tdxfs.formats.snapshot import Snapshot
 from tdxfs.formats.sysfs_cache import ROOT, read_caches
 from tdxfs.formats.sysfs_node import NODES, node_ids
@@ -30,10 +30,7 @@ SIBLINGS = {
 
 def read_cpus(snapshot: Snapshot, topology: Topology) -> Topology:
     """`topology` with the CPUs that the snapshot shows; needs its kernel."""
-    present = sorted(id_set(snapshot, f"{ROOT}/present"))
-    if not present:
-        names = (re.fullmatch(r"cpu([0-9]+)", name) for name in snapshot.names(ROOT))
-        present = sorted(int(match[1]) for match in names if match)
+    present = sorted(id_set(snapshot, f"{ROOT}/present")) or numbered(snapshot, ROOT, "cpu")
     online = id_set(snapshot, f"{ROOT}/online") or _online(snapshot, present)
     possible = id_set(snapshot, f"{ROOT}/possible", frozenset(present))
     model_name = re.search(r"^model name\s*: (.*)$", text(snapshot, "proc/cpuinfo"), re.MULTILINE)
@@ -64,7 +61,7 @@ def _nodes(snapshot: Snapshot) -> dict[int, int]:
     found: dict[int, int] = {}
     for nid in node_ids(snapshot):
         directory = f"{NODES}/node{nid}"
-        linked = [int(entry[3:]) for entry in snapshot.names(directory) if re.fullmatch(r"cpu[0-9]+", entry)]
+        linked = numbered(snapshot, directory, "cpu")
         for cpu in linked or sorted(cpu_set(snapshot, f"{directory}/cpumap", f"{directory}/cpulist") or ()):
             found.setdefault(cpu, nid)
     return found

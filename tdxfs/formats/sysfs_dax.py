@@ -6,7 +6,7 @@ import re
 
 from attrs import evolve
 
-from tdxfs.formats.read import iomem, value
+from tdxfs.formats.read import iomem, numbered, value
 from tdxfs.formats.snapshot import Snapshot
 from tdxfs.formats.sysfs_memory import memory_of
 from tdxfs.model import MIB, DaxDevice, DaxRegion, Driver, MemoryKind, Provider, Topology
@@ -34,10 +34,9 @@ def read_dax(snapshot: Snapshot, topology: Topology) -> Topology:
                     start = value(snapshot, f"{BUS}/{name}/resource", HEX, known.range.start)
                     known = evolve(known, range=Range(start, start + known.range.size))
                 regions[region] = evolve(known, devices=(*known.devices, device))
-    for name in snapshot.names(NVDIMM_BUS):
-        match = re.fullmatch(r"region([0-9]+)", name)
-        if match and int(match[1]) not in regions:
-            idle = _idle(snapshot, int(match[1]), f"{NVDIMM_BUS}/{name}")
+    for number in numbered(snapshot, NVDIMM_BUS, "region"):
+        if number not in regions:
+            idle = _idle(snapshot, number, f"{NVDIMM_BUS}/region{number}")
             if idle is not None:
                 regions[idle.id] = idle
     return evolve(
@@ -49,9 +48,8 @@ def read_dax(snapshot: Snapshot, topology: Topology) -> Topology:
 
 def _device(snapshot: Snapshot, name: str, number: int) -> DaxDevice:
     path = f"{BUS}/{name}"
-    indices = sorted(int(entry[7:]) for entry in snapshot.names(path) if re.fullmatch(r"mapping[0-9]+", entry))
     mappings = []
-    for index in indices:
+    for index in numbered(snapshot, path, "mapping"):
         start = value(snapshot, f"{path}/mapping{index}/start", HEX, -1)
         end = value(snapshot, f"{path}/mapping{index}/end", HEX, -1)
         if 0 <= start < end:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from attrs import evolve
 
-from tdxfs.formats.read import ascii_text, text
+from tdxfs.formats.read import ascii_text, numbered, text
 from tdxfs.formats.snapshot import Snapshot
 from tdxfs.model import DMI_IDS, Cgroup, MemoryModule, Topology, Uname
 from tdxfs.procfs.nofile_info import parse_nofile_info
@@ -44,8 +42,7 @@ def _dmi(snapshot: Snapshot) -> dict[str, str]:
 
 def _memory_modules(snapshot: Snapshot) -> tuple[MemoryModule, ...]:
     entries = DmiEntries.WHAT.lstrip("/")
-    found = (re.fullmatch(r"17-([0-9]+)", name) for name in snapshot.names(entries))
-    instances = sorted(int(match[1]) for match in found if match)
+    instances = numbered(snapshot, entries, "17-")
     modules = (decode(snapshot.read(f"{entries}/17-{instance}/raw") or b"") for instance in instances)
     return tuple(module for module in modules if module is not None)
 

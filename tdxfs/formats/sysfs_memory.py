@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from attrs import evolve
 
-from tdxfs.formats.read import id_set, iomem, text, value
+from tdxfs.formats.read import id_set, iomem, numbered, text, value
 from tdxfs.formats.snapshot import Snapshot
 from tdxfs.formats.sysfs_node import HUGEPAGES, NODES, hugepage_sizes, meminfo, node_ids, with_what_it_says
 from tdxfs.idlist import format_list, parse_list
@@ -93,9 +93,8 @@ def _by_size(snapshot: Snapshot, ids: list[int]) -> dict[int, tuple[int, ...]]:
 def _owners(snapshot: Snapshot, ids: list[int]) -> dict[int, tuple[int, ...]]:
     found: dict[int, tuple[int, ...]] = {}
     for nid in ids:
-        for name in snapshot.names(f"{NODES}/node{nid}"):
-            if re.fullmatch(r"memory[0-9]+", name):
-                found[int(name[6:])] = (*found.get(int(name[6:]), ()), nid)
+        for block in numbered(snapshot, f"{NODES}/node{nid}", "memory"):
+            found[block] = (*found.get(block, ()), nid)
     return found
 
 
@@ -211,11 +210,9 @@ def _spans(snapshot: Snapshot) -> list[tuple[int, int, int]]:
 
 def _tiers(snapshot: Snapshot) -> dict[int, int]:
     found = {}
-    for name in snapshot.names(TIERS):
-        match = re.fullmatch(r"memory_tier([0-9]+)", name)
-        if match:
-            for nid in id_set(snapshot, f"{TIERS}/{name}/nodelist"):
-                found[nid] = int(match[1])
+    for tier in numbered(snapshot, TIERS, "memory_tier"):
+        for nid in id_set(snapshot, f"{TIERS}/memory_tier{tier}/nodelist"):
+            found[nid] = tier
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from attrs import evolve
 
-from tdxfs.formats.read import cpu_set, number, text, value
+from tdxfs.formats.read import cpu_set, number, numbered, text, value
 from tdxfs.formats.snapshot import Snapshot
 from tdxfs.idlist import format_list
 from tdxfs.model import HUGEPAGE_SIZES, Access, Cpu, Node, SideCache
@@ -21,7 +21,7 @@ GPUS = "proc/driver/nvidia/gpus"
 
 def node_ids(snapshot: Snapshot) -> list[int]:
     """The nodes that have a directory, in order."""
-    return sorted(int(name[4:]) for name in snapshot.names(NODES) if re.fullmatch(r"node[0-9]+", name))
+    return numbered(snapshot, NODES, "node")
 
 
 def meminfo(snapshot: Snapshot, nid: int) -> Mapping[str, int]:
@@ -88,7 +88,7 @@ def _access(snapshot: Snapshot, nid: int, number: int) -> Access | None:
         return value(snapshot, f"{path}/{file}", DECIMAL, 0) if file in names else None
 
     return Access(
-        tuple(sorted(int(name[4:]) for name in names if re.fullmatch(r"node[0-9]+", name))),
+        tuple(numbered(snapshot, path, "node")),
         read("read_bandwidth"),
         read("write_bandwidth"),
         read("read_latency"),
@@ -98,9 +98,8 @@ def _access(snapshot: Snapshot, nid: int, number: int) -> Access | None:
 
 def _side_caches(snapshot: Snapshot, nid: int) -> tuple[SideCache, ...]:
     path = f"{NODES}/node{nid}/memory_side_cache"
-    levels = sorted(int(name[5:]) for name in snapshot.names(path) if re.fullmatch(r"index[0-9]+", name))
     found = []
-    for level in levels:
+    for level in numbered(snapshot, path, "index"):
         index = f"{path}/index{level}"
 
         def read(file: str, index: str = index) -> int:

@@ -10,7 +10,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/kvm.h>
+#include "../kvm_newer.h"
 #include <linux/mempolicy.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -43,15 +43,6 @@ struct kvm_create_guest_memfd {
 #define KVM_MEM_GUEST_MEMFD (1UL << 2)
 #define KVM_SET_USER_MEMORY_REGION2 _IOW(KVMIO, 0x49, struct kvm_userspace_memory_region2)
 #define KVM_CREATE_GUEST_MEMFD _IOWR(KVMIO, 0xd4, struct kvm_create_guest_memfd)
-#endif
-#ifndef KVM_PRE_FAULT_MEMORY /* Linux 6.11 */
-struct kvm_pre_fault_memory {
-	__u64 gpa;
-	__u64 size;
-	__u64 flags;
-	__u64 padding[5];
-};
-#define KVM_PRE_FAULT_MEMORY _IOWR(KVMIO, 0xd5, struct kvm_pre_fault_memory)
 #endif
 #ifndef KVM_X86_TDX_VM /* Linux 6.16 */
 #define KVM_X86_TDX_VM 5

@@ -67,6 +67,8 @@ class Place:
 
     cls: DirectoryClass | None = None
     below: dict[str, Place] = field(factory=dict)
+    certain: frozenset[Tier] = frozenset()
+    """With any of these tiers it is there on every machine."""
 
     @cached_property
     def of_tasks(self) -> bool:
@@ -78,13 +80,6 @@ class Place:
         if self.below:
             return delta.tasks_only(old, new) and not self.of_tasks
         return self.cls is not None and self.cls.untouched(old, new)
-
-    @cached_property
-    def certain(self) -> frozenset[Tier]:
-        """With any of these tiers it is there on every machine."""
-        decides = [base for base in self.cls.__mro__ if "exists" in vars(base)] if self.cls is not None else []
-        mine = {self.cls.TIER} if self.cls is not None and decides == [Directory] else set()
-        return frozenset(mine).union(*(place.certain for place in self.below.values()))
 
     def exists(self, machine: Machine, tiers: Collection[Tier]) -> bool:
         if not self.certain.isdisjoint(tiers):
@@ -103,7 +98,16 @@ def places(fixed: tuple[DirectoryClass, ...]) -> Place:
             place = place.below.setdefault(name, Place())
         assert place.cls is None, f"{cls.WHAT} is taken"
         place.cls = cls
+    _settle(top)
     return top
+
+
+def _settle(place: Place) -> None:
+    for below in place.below.values():
+        _settle(below)
+    decides = [base for base in place.cls.__mro__ if "exists" in vars(base)] if place.cls is not None else []
+    mine = {place.cls.TIER} if place.cls is not None and decides == [Directory] else set()
+    place.certain = frozenset(mine).union(*(below.certain for below in place.below.values()))
 
 
 class Between(Directory[Place]):

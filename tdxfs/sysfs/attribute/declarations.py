@@ -226,6 +226,8 @@ class Family(Declared, Generic[D]):
     single: bool = True
     text: bool = False
     """Whether keys are text, not numbers: PCI addresses."""
+    counted: bool = True
+    """Whether a key is one number."""
 
     def __attrs_post_init__(self) -> None:
         parts = re.split(r"<[^>]*>", self.template)
@@ -233,6 +235,7 @@ class Family(Declared, Generic[D]):
         self.pattern = re.compile(number.join(map(re.escape, parts)))
         self.format = "{}".join(parts).format
         self.single = len(parts) == 2
+        self.counted = self.single and not self.text
 
     @property
     def label(self) -> str:
@@ -246,16 +249,20 @@ class Family(Declared, Generic[D]):
 
     def key_of(self, name: str) -> Any:
         match = self.pattern.fullmatch(name)
-        if match is None:
-            return None
+        return None if match is None else self._key(match)
+
+    def _key(self, match: re.Match[str]) -> Any:
         if self.text:
             return match[1]
         return int(match[1]) if self.single else tuple(map(int, match.groups()))
 
     def find(self, directory: D, name: str) -> Any:
         """The key that `name` stands for, or None."""
-        key = self.key_of(name)
-        return key if key is not None and key in self.keys(directory) else None
+        match = self.pattern.fullmatch(name)
+        if match is None:
+            return None
+        key = int(match[1]) if self.counted else self._key(match)
+        return key if key in self.keys(directory) else None
 
     def names(self, directory: D) -> Iterator[str]:
         return map(self.name_of, self.keys(directory))

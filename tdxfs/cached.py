@@ -49,10 +49,10 @@ class Cached:
 
     def _visit(self, old: Directory[Any], new: Directory[Any], stale: Stale) -> None:
         inode = self._inodes.at(new.path)
-        if inode is None or inode.place is None:
+        if inode is None or inode.kind is None:
             return
-        if inode.place.names is not None:
-            names, inode.place.names = inode.place.names, set()
+        if inode.names is not None:
+            names, inode.names = inode.names, set()
             stale.names += [(inode.nodeid, encoded(name)) for name in names]
             return
         for name, was, now in new.compare(old, self._tiers):

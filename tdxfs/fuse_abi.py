@@ -16,6 +16,7 @@ import stat
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from io import FileIO
 from pathlib import Path
 from threading import Event, Thread, get_ident
 from typing import Any, Protocol
@@ -29,8 +30,7 @@ from tdxfs.fuse_wire import (
     READ,
     RELEASE,
     pack_reply,
-    unpack_nodeid,
-    unpack_number,
+    unpack_head,
     unpack_open,
     unpack_read,
 )
@@ -128,11 +128,9 @@ _chan_fd = _declare(_QUICK, "fuse_chan_fd", _INT, _P)
 _chan_bufsize = _declare(_QUICK, "fuse_chan_bufsize", _SIZE, _P)
 _process = _declare(_QUICK, "fuse_session_process", None, _P, _P, _SIZE, _P)
 _exited = _declare(_QUICK, "fuse_session_exited", _INT, _P)
-_inval_entry = _declare(
-    _BLOCKING, "fuse_lowlevel_notify_inval_entry", _INT, _P, ctypes.c_uint64, ctypes.c_char_p, _SIZE
-)
+_inval_entry = _declare(_BLOCKING, "fuse_lowlevel_notify_inval_entry", _INT, _P, ctypes.c_int64, ctypes.c_char_p, _SIZE)
 _inval_inode = _declare(
-    _BLOCKING, "fuse_lowlevel_notify_inval_inode", _INT, _P, ctypes.c_uint64, ctypes.c_int64, ctypes.c_int64
+    _BLOCKING, "fuse_lowlevel_notify_inval_inode", _INT, _P, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64
 )
 _notify_poll = _declare(_BLOCKING, "fuse_notify_poll", _INT, _P)
 _pollhandle_destroy = _declare(_QUICK, "fuse_pollhandle_destroy", None, _P)
@@ -183,6 +181,8 @@ class Session:
         self._session = _get_session(self._fuse)
         self._channel = _next_chan(self._session, None)
         self._descriptor = _chan_fd(self._channel)
+        # reads for less than os.read() and os.readv() do
+        self._device = FileIO(self._descriptor, "r+", closefd=False)
         self._own, self._other = (_Buffer(_chan_bufsize(self._channel)) for _ in range(2))
         self._postponed: deque[bytes] = deque()
         self._stopped = False
@@ -192,8 +192,8 @@ class Session:
 
     def serve(self) -> None:
         """Answer requests until the mount is gone, or SIGTERM, SIGINT or SIGHUP comes; then unmount."""
-        own, descriptor, into, readv, answer = self._own, self._descriptor, [self._own.data], os.readv, self._answer
-        postponed = self._postponed
+        own, data, readinto, answer = self._own, self._own.data, self._device.readinto, self._answer
+        descriptor, postponed = self._descriptor, self._postponed
         os.set_blocking(descriptor, self._sleeps)
         looks, patience = 0, -1 if self._sleeps else LOOKS
         wakes = self._end_at_signals()
@@ -203,20 +203,20 @@ class Session:
                     if looks == patience:
                         os.set_blocking(descriptor, True)
                         try:
-                            size = readv(descriptor, into)
+                            size = readinto(data)
                         finally:
                             os.set_blocking(descriptor, False)
                     else:
-                        size = readv(descriptor, into)
-                except BlockingIOError:
-                    looks += 1
-                    continue
+                        size = readinto(data)
                 except OSError as error:
                     if error.errno == errno.ENOENT:  # the caller was interrupted before its request was read
                         continue
                     if error.errno == errno.ENODEV:
                         break
                     raise
+                if size is None:  # there is none yet
+                    looks += 1
+                    continue
                 looks = 0
                 answer(own, size)
                 while postponed:
@@ -250,7 +250,8 @@ class Session:
 
     def _answer(self, request: _Buffer, size: int) -> None:
         data, filesystem = request.data, self._filesystem
-        opcode, number = data[4], unpack_number(data)[0]
+        opcode = data[4]
+        number, nodeid = unpack_head(data)
         said: bytes | int | None
         try:
             if opcode == READ:
@@ -258,15 +259,15 @@ class Session:
                 said = filesystem.read(handle, length, offset)
             elif opcode == LOOKUP:
                 name = data[BODY : size - 1].decode("utf-8", "surrogateescape")
-                said = filesystem.look_up(unpack_nodeid(data)[0], name)
+                said = filesystem.look_up(nodeid, name)
             elif opcode == OPEN:
                 said = filesystem.open(*unpack_open(data))
             elif opcode == RELEASE:
                 said = filesystem.release(unpack_read(data)[0])
             elif opcode == GETATTR:
-                said = filesystem.attributes_of(unpack_nodeid(data)[0])
+                said = filesystem.attributes_of(nodeid)
             else:
-                said = self._said(opcode, data)
+                said = self._said(opcode, nodeid, data)
         except BaseException:
             said = filesystem.failed()
         if said is None:
@@ -278,9 +279,9 @@ class Session:
         except FileNotFoundError:  # the caller was interrupted meanwhile
             pass
 
-    def _said(self, opcode: int, data: bytearray) -> bytes | int | None:
+    def _said(self, opcode: int, nodeid: int, data: bytearray) -> bytes | int | None:
         # the answer, a negative errno or 0; None: libfuse is to answer, or nobody
-        filesystem, nodeid = self._filesystem, unpack_nodeid(data)[0]
+        filesystem = self._filesystem
         if opcode in (wire.READDIR, wire.READDIRPLUS):
             handle, offset, length = unpack_read(data)
             return filesystem.list(handle, length, offset, opcode == wire.READDIRPLUS)
@@ -308,7 +309,7 @@ class Session:
         elif opcode == wire.INIT:
             self._greet(request, size)
         else:
-            if unpack_nodeid(data)[0]:
+            if unpack_head(data)[1]:
                 data[wire.NODEID] = wire.ROOT
             _process(self._session, request.address, size, self._channel)
 
@@ -352,11 +353,13 @@ class Session:
 
     def _answer_one(self) -> None:
         try:
-            size = os.readv(self._descriptor, [self._other.data])
+            size = self._device.readinto(self._other.data)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.EAGAIN):
+            if error.errno == errno.ENOENT:
                 return
             raise
+        if size is None:
+            return
         if self._other.data[4] in (wire.WRITE, wire.IOCTL, wire.DESTROY):
             self._postponed.append(bytes(self._other.data[:size]))
         else:

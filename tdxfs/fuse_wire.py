@@ -9,7 +9,7 @@ import errno
 import struct
 import sys
 from functools import lru_cache
-from time import time_ns
+from time import clock_gettime_ns
 from typing import TypeAlias
 
 from attrs import frozen
@@ -29,18 +29,19 @@ FOREVER = 3600
 """Seconds that the kernel may keep names and attributes: it is told what becomes wrong (`cached`)."""
 DIRECT_IO = 1
 """Flag of an answer to OPEN: the page cache is passed by."""
+CLOCK_REALTIME_COARSE = 5
+"""Of ``<linux/time.h>``, which `time` lacks."""
 BODY = 40
 """Where a request's own struct, or its name, begins."""
 
-unpack_number = struct.Struct("=8xQ").unpack_from
-"""The number of a request, which its answer bears."""
-unpack_nodeid = struct.Struct("=16xQ").unpack_from
+unpack_head = struct.Struct("=8xQq").unpack_from
+"""The number of a request, which its answer bears, and the number of the node that it is about."""
 NODEID = slice(16, 24)
-"""Where it stands."""
+"""Where that stands."""
 ROOT = struct.pack("=Q", ROOT_NODEID)
 unpack_read = struct.Struct("=40xQQI").unpack_from
 """``struct fuse_read_in``: handle, offset, size; ``struct fuse_release_in`` begins like it."""
-unpack_open = struct.Struct("=16xQ16xI").unpack_from
+unpack_open = struct.Struct("=16xq16xI").unpack_from
 """Node number, and the flags of ``struct fuse_open_in``."""
 IOCTL_DIR = 1 << 4
 """Flag of ``struct fuse_ioctl_in``, behind the handle: it is about a directory."""
@@ -51,7 +52,7 @@ pack_reply = struct.Struct("=IiQ").pack
 pack_opened = struct.Struct("=QI4x").pack
 """``struct fuse_open_out``: handle, flags."""
 _count = struct.Struct("=40xQ").unpack_from
-_forgotten = struct.Struct("=QQ")
+_forgotten = struct.Struct("=qQ")
 _INIT_FLAGS = struct.Struct("=28xI")
 _DO_READDIRPLUS, _READDIRPLUS_AUTO = 1 << 13, 1 << 14
 
@@ -59,7 +60,7 @@ _DO_READDIRPLUS, _READDIRPLUS_AUTO = 1 << 13, 1 << 14
 def forgotten(data: bytearray) -> list[tuple[int, int]]:
     """(node number, how many look-ups of it) of a FORGET or BATCH_FORGET."""
     if data[4] == FORGET:
-        return [(unpack_nodeid(data)[0], _count(data)[0])]
+        return [(unpack_head(data)[1], _count(data)[0])]
     here = BODY + 8
     return list(_forgotten.iter_unpack(data[here : here + _count(data)[0] % (1 << 32) * _forgotten.size]))
 
@@ -76,7 +77,7 @@ def with_readdirplus(request: bytearray, reply: bytes) -> bytes:
 Parts: TypeAlias = tuple[bytes, bytes]
 """``struct fuse_attr`` but for the inode number and the times: what stands between these, and what behind them."""
 _VALID = struct.pack("=8xQQ8x", FOREVER, FOREVER)
-_ENTRY = struct.Struct("=Q32sQ16sqqqIII28s").pack
+_ENTRY = struct.Struct("=q32sQ16s36s28s").pack
 _times = struct.Struct("=qqqIII")
 _ATTRIBUTES_VALID = struct.pack("=Q8x", FOREVER)
 _ATTRIBUTES, _SIZES, _TIMES, _TAIL = 40, 48, 64, 100
@@ -94,10 +95,9 @@ def parts_of(mode: int, nlink: int, size: int, rdev: int, uid: int, gid: int) ->
     return struct.pack("=QQ", size, 0), struct.pack("=7I", mode, nlink, uid, gid, rdev, PAGE_SIZE, 0)
 
 
-def entry(nodeid: int, number: int, parts: Parts, moment: tuple[int, int]) -> bytes:
-    """``struct fuse_entry_out`` of a node with an inode number and one time for atime, mtime and ctime."""
-    (sizes, tail), (seconds, nanoseconds) = parts, moment
-    return _ENTRY(nodeid, _VALID, number, sizes, seconds, seconds, seconds, nanoseconds, nanoseconds, nanoseconds, tail)
+def entry(nodeid: int, number: int, parts: Parts, times: bytes) -> bytes:
+    """``struct fuse_entry_out`` of a node with an inode number and the times of `times_now`."""
+    return _ENTRY(nodeid, _VALID, number, parts[0], times, parts[1])
 
 
 def again(said: bytes, parts: Parts) -> bytes:
@@ -157,8 +157,19 @@ def change(data: bytearray) -> Change:
 
 
 def now() -> tuple[int, int]:
-    """Seconds and nanoseconds."""
-    return divmod(time_ns(), 1_000_000_000)
+    """Seconds and nanoseconds, as current_time() of the kernel: those of its last tick."""
+    return divmod(clock_gettime_ns(CLOCK_REALTIME_COARSE), 1_000_000_000)
+
+
+def times_now() -> bytes:
+    """atime, mtime and ctime of what has come to be now."""
+    return _times_at(clock_gettime_ns(CLOCK_REALTIME_COARSE))
+
+
+@lru_cache(maxsize=1)
+def _times_at(moment: int) -> bytes:
+    seconds, nanoseconds = divmod(moment, 1_000_000_000)
+    return _times.pack(seconds, seconds, seconds, nanoseconds, nanoseconds, nanoseconds)
 
 
 def encoded(name: str) -> bytes:

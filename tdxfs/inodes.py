@@ -6,7 +6,7 @@ A name is looked up without making its entry where every directory of a class sa
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from attrs import define
@@ -17,6 +17,8 @@ from tdxfs.fuse_wire import Parts, parts_of
 from tdxfs.sysfs.attribute import Directory, Entry, File, Shape
 from tdxfs.tree import INODE_MASK, Tree, inode_number, path_number
 
+PASSING = -1
+"""The stamp of what is never up to date."""
 DAY = 24 * 3600
 """Seconds after which relatime counts an access in any case."""
 
@@ -27,10 +29,15 @@ class Inode:
     passes (a change of the machine's tasks makes it another thing) it never does.
     """
 
-    __slots__ = ("entry", "lookups", "nodeid", "passing", "path", "place", "said", "stamp", "within")
+    __slots__ = ("entered", "entry", "kind", "lookups", "names", "nodeid", "path", "said", "stamp", "within")
+    # where there is a `kind`
+    entered: int
+    """The stamp of when it was found out."""
+    names: set[str] | None
+    """The names looked up in a fleeting directory since the last change; None: it is none."""
 
     def __init__(
-        self, path: str, nodeid: int, said: bytes, stamp: int, entry: Entry | None, within: Place | None
+        self, path: str, nodeid: int, said: bytes, stamp: int, entry: Entry | None, within: Inode | None
     ) -> None:
         self.path = path
         """Empty: the root."""
@@ -40,13 +47,16 @@ class Inode:
         self.stamp = stamp
         self.entry = entry
         """None: it has not been made."""
-        self.passing = stamp < 0
         self.within = within
-        """Where it was found, if so as a declared name and without making its entry."""
+        """The directory where it was found, if so as a declared name and without making its entry."""
         self.lookups = 1
         """Answers about it that the kernel has not forgotten."""
-        self.place: Place | None = None
-        """None: the kernel knows no name in it."""
+        self.kind: Kind | None = None
+        """How names are looked up in it; None: the kernel knows no name in it."""
+
+    @property
+    def passing(self) -> bool:
+        return self.stamp == PASSING
 
 
 @define(eq=False)
@@ -65,24 +75,6 @@ _OWN_WAY = Kind({}, (), quick=False)
 _UNTOLD = Kind({}, (), quick=False, lists=False)
 
 
-@define(eq=False)
-class Place:
-    """A directory that names are looked up in."""
-
-    stamp: int
-    below: str
-    """Its path and a slash."""
-    directory: Directory[Any] | None = None
-    """None: it is gone."""
-    kind: Kind = _UNTOLD
-    names: set[str] | None = None
-    """The names looked up in a fleeting directory since the last change; None: it is none."""
-
-    def entry(self, path: str) -> Entry | None:
-        """What is at the path of a declared name that was found."""
-        return self.kind.declared[path[len(self.below) :]][2](self.directory)
-
-
 class Inodes:
     """
     The table of a mount's inodes. One thread asks it; another may change the machine meanwhile: what is made of the
@@ -92,8 +84,9 @@ class Inodes:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._owner = owner()
-        self.nodes = {wire.ROOT_NODEID: Inode("", wire.ROOT_NODEID, b"", -1, None, None)}
+        self.nodes: dict[int, Inode] = {}
         """By the kernel's number."""
+        self._know_root_only()
         self._directories: dict[str, Directory[Any]] = {}
         self._kinds: dict[type, Kind] = {}
         self._of = 0  # the stamp of these two
@@ -104,6 +97,19 @@ class Inodes:
         """Goes up when what is remembered of the tree holds no more."""
         self.vanished: frozenset[str] = frozenset()
         """Paths that a fault has taken away: nothing at them or below is found."""
+
+    def _know_root_only(self) -> None:
+        self.nodes = {wire.ROOT_NODEID: Inode("", wire.ROOT_NODEID, b"", PASSING, None, None)}
+
+    def rehearse(self, paths: Iterable[str]) -> None:
+        """Look paths up and forget them: what is worked out once is worked out before somebody waits for it."""
+        for path in paths:
+            inode: Inode | None = self.nodes[wire.ROOT_NODEID]
+            for name in path.split("/")[1:]:
+                if inode is not None:
+                    self.look_up(inode.nodeid, name)
+                    inode = self.at(f"{inode.path}/{name}")
+        self._know_root_only()
 
     def at(self, path: str) -> Inode | None:
         """The inode of a path; None if the kernel does not know it."""
@@ -130,51 +136,56 @@ class Inodes:
 
     def look_up(self, nodeid: int, name: str) -> bytes:
         """``struct fuse_entry_out`` of a name in a directory."""
-        parent = self.nodes[nodeid]
-        place = parent.place
-        if place is None or place.stamp != self.stamp:
-            place = self.enter(parent)
-        if place.names is not None:
-            place.names.add(name)
-        return self.find(place, name, wire.now()) or wire.MISSING
+        directory = self.nodes[nodeid]
+        kind = directory.kind
+        if kind is None or directory.entered != self.stamp:
+            kind = self.enter(directory)
+        if directory.names is not None:
+            directory.names.add(name)
+        return self.find(directory, kind, name) or wire.MISSING
 
-    def enter(self, inode: Inode) -> Place:
-        """A directory, to look names up in: from now on the kernel knows names in it."""
-        place = inode.place
-        if place is None or place.stamp != self.stamp:
+    def enter(self, directory: Inode) -> Kind:
+        """How names are looked up in a directory: from now on the kernel knows names in it."""
+        kind, stamp = directory.kind, self.stamp
+        if kind is None or directory.entered != stamp:
             # before the tree is asked: a change that comes between is told to the kernel after this answer
-            before, place = place, Place(self.stamp, f"{inode.path}/")
-            inode.place = place
-            entry = self.entry(inode)
+            directory.entered = stamp
+            if kind is None:
+                directory.names = None
+            directory.kind = _UNTOLD
+            entry = self.entry(directory)
             if isinstance(entry, Directory):
-                place.directory = entry
                 if entry.FLEETING:
-                    place.names = set() if before is None or before.names is None else before.names
-                elif not entry.OF_TASKS and not self.vanished:
-                    place.kind = self._kind(entry)
-        return place
+                    directory.names = directory.names or set()
+                elif not directory.passing and not self.vanished:
+                    directory.kind = self._kind(entry)
+            kind = directory.kind
+        return kind
 
-    def find(self, place: Place, name: str, moment: tuple[int, int]) -> bytes | None:
-        """``struct fuse_entry_out`` of a name looked up at a time, for the kernel to know it; None: there is none."""
-        path = place.below + name
+    def find(self, directory: Inode, kind: Kind, name: str) -> bytes | None:
+        """
+        ``struct fuse_entry_out`` of a name in a directory whose kind was found out, for the kernel to know it; None:
+        there is none.
+        """
+        path = f"{directory.path}/{name}"
         number = path_number(path)
-        stamp = self.stamp
+        stamp = directory.entered
         inode = self.nodes.get(number)
         if inode is not None and inode.stamp == stamp:
             inode.lookups += 1
             return inode.said
         parts: Parts | None = None
         entry: Entry | None = None
-        kind = place.kind
         if kind.quick:
+            above = directory.entry
             declared = kind.declared.get(name)
-            if declared is not None and (declared[1] is None or declared[1](place.directory)):
+            if declared is not None and (declared[1] is None or declared[1](above)):
                 parts = declared[0]
             else:
                 for key_of, shape, make in kind.families:
-                    key = key_of(place.directory, name)
+                    key = key_of(above, name)
                     if key is not None:
-                        parts, entry = shape, make(place.directory, name, key)
+                        parts, entry = shape, make(above, name, key)
                         break
                 else:
                     return None
@@ -184,19 +195,19 @@ class Inodes:
             except NoEntry:
                 return None
             parts = self._parts(path, entry)
-            stamp = -1 if passing else stamp
-        said = (
-            wire.entry(number, number & INODE_MASK, parts, moment) if inode is None else wire.again(inode.said, parts)
-        )
+            stamp = PASSING if passing else stamp
+        if inode is None:
+            said = wire.entry(number, number & INODE_MASK, parts, wire.times_now())
+        else:
+            said = wire.again(inode.said, parts)
         if self.kept:
             said = self._at_kept_times(path, said)
-        within = place if entry is None else None
+        within = directory if entry is None else None
         if inode is None:
             self.nodes[number] = Inode(path, number, said, stamp, entry, within)
         else:
             inode.lookups += 1
             inode.said, inode.stamp, inode.entry, inode.within = said, stamp, entry, within
-            inode.passing = stamp < 0
         return said
 
     # --- what stat(2) says ----------------------------------------------------------------
@@ -246,7 +257,7 @@ class Inodes:
         if inode.said:
             said = wire.again(inode.said, parts)
         else:
-            said = wire.entry(inode.nodeid, inode_number(inode.path or "/"), parts, wire.now())
+            said = wire.entry(inode.nodeid, inode_number(inode.path or "/"), parts, wire.times_now())
         inode.said = self._at_kept_times(inode.path, said)
 
     def _at_kept_times(self, path: str, said: bytes) -> bytes:
@@ -273,16 +284,20 @@ class Inodes:
         if inode.stamp == stamp:
             if inode.entry is not None:
                 return inode.entry
-            if inode.within is not None:
-                inode.entry = inode.within.entry(inode.path)
+            directory = inode.within
+            if directory is not None and directory.kind is not None and directory.entered == stamp:
+                declared = directory.kind.declared[inode.path[len(directory.path) + 1 :]]
+                inode.entry = declared[2](directory.entry)
                 return inode.entry
         try:
-            entry, inode.passing = self._entry(inode.path)
+            entry, passing = self._entry(inode.path)
         except NoEntry:
             return None
         if inode.stamp != stamp:
             self._say(inode, entry)
-        if not inode.passing:
+        if passing:
+            inode.stamp = PASSING
+        else:
             inode.stamp, inode.entry, inode.within = stamp, entry, None
         return entry
 
@@ -306,7 +321,8 @@ class Inodes:
         return entry, passing
 
     def _directory(self, path: str) -> Directory[Any] | None:
-        self._catch_up()
+        if self._of != self.stamp:
+            self._catch_up()
         found = self._directories.get(path)
         if found is None:
             try:
@@ -321,16 +337,16 @@ class Inodes:
         return found
 
     def _catch_up(self) -> None:
-        if self._of != self.stamp:
-            self._of = self.stamp
-            self._directories.clear()
-            self._kinds.clear()
+        self._of = self.stamp
+        self._directories.clear()
+        self._kinds.clear()
 
     def _is_vanished(self, path: str) -> bool:
         return bool(self.vanished) and not self.vanished.isdisjoint(upwards(path))
 
     def _kind(self, directory: Directory[Any]) -> Kind:
-        self._catch_up()
+        if self._of != self.stamp:
+            self._catch_up()
         kind = self._kinds.get(type(directory))
         if kind is None:
             shapes = directory.shapes(self._tree.tiers)

@@ -10,7 +10,7 @@ from stat import S_IFDIR
 from typing import Any, TypeAlias
 
 from tdxfs import fuse_wire as wire
-from tdxfs.inodes import Inode, Inodes, Place
+from tdxfs.inodes import Inode, Inodes, Kind
 from tdxfs.sysfs.attribute import Directory
 from tdxfs.tree import INODE_MASK, LAST_OFFSET, Entries, Tree, inode_number, path_number
 
@@ -71,9 +71,9 @@ class Listings:
             else islice(_remembered_rows(entries), bisect_left(entries.offsets, offset), None)
         )
         room = size - sum(map(len, reply))
-        place = self._inodes.enter(inode) if plus else None
-        tells = place if place is not None and place.kind.lists and not large else None
-        told = self._add(reply, rows, room, f"{inode.path}/", plus, tells)
+        kind = self._inodes.enter(inode) if plus else None
+        tells = kind if kind is not None and kind.lists and not large else None
+        told = self._add(reply, rows, room, inode, plus, tells)
         if told is not None and large:
             self._entries.pop(directory.path, None)
         elif told == 0 and offset == 0 and not type(directory).OF_TASKS:
@@ -81,10 +81,10 @@ class Listings:
         return b"".join(reply)
 
     def _add(
-        self, reply: list[bytes], rows: Iterable[_Row], room: int, below: str, plus: bool, tells: Place | None
+        self, reply: list[bytes], rows: Iterable[_Row], room: int, directory: Inode, plus: bool, tells: Kind | None
     ) -> int | None:
         # add the rows that there is room for: None if not all, or how many the kernel has been told of
-        told, nodes, moment = 0, self._inodes.nodes, wire.now()
+        told, nodes, below = 0, self._inodes.nodes, f"{directory.path}/"
         for name, rest in rows:
             room -= wire.DIRENT_HEAD + len(rest) + (wire.ENTRY_SIZE if plus else 0)
             if room < 0:
@@ -92,7 +92,7 @@ class Listings:
             number = path_number(below + name)
             if plus:
                 # what the kernel knows it is not told again
-                said = self._inodes.find(tells, name, moment) if tells is not None and number not in nodes else None
+                said = self._inodes.find(directory, tells, name) if tells and number not in nodes else None
                 told += said is not None
                 reply.append(said or wire.NO_ENTRY)
             reply.append(wire.pack_ino(number & INODE_MASK))

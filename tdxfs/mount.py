@@ -28,6 +28,7 @@ from tdxfs.listings import Listings
 from tdxfs.model import PAGE_SIZE, Machine
 from tdxfs.notifier import Notifier
 from tdxfs.opened import Descriptions, Opened
+from tdxfs.sysfs import paths
 from tdxfs.sysfs.attribute import Directory, Link
 from tdxfs.tree import Tree
 
@@ -44,6 +45,7 @@ class Server:
         self.tree = tree
         self.ready = ready
         self.inodes = Inodes(tree)
+        self.inodes.rehearse(_commonplaces(tree.machine))
         self.listings = Listings(tree, self.inodes)
         self.opened = Descriptions(tree, self.inodes, in_force(tree.machine.faults))
         self.cached = Cached(self.inodes, tree.tiers)
@@ -184,6 +186,15 @@ class Server:
         for start in self.tree.starting:
             start()
         return 0
+
+
+def _commonplaces(machine: Machine) -> list[str]:
+    # files of a CPU, a node and a memory block
+    return [
+        f"{paths.cpu(machine, 0)}/online",
+        f"{paths.node(machine, next(iter(machine.nodes), 0))}/meminfo",
+        f"{paths.memory_block(machine, next(iter(machine.blocks), 0))}/state",
+    ]
 
 
 def serve(tree: Tree, mountpoint: str, ready: Callable[[], None]) -> None:

@@ -49,8 +49,11 @@ def _mixed(stem: str) -> int:
 
 
 def path_number(path: str) -> int:
-    """64 bits that stand for a path, the same for one server: of ten million two share one in 1 case of 200,000."""
-    return hash(path) & 0xFFFFFFFFFFFFFFFF | 2
+    """
+    A 64 bit number, signed, that stands for a path, the same for one server: of ten million two share one in 1 case of
+    200,000.
+    """
+    return hash(path) | 2
 
 
 INODE_MASK = 0xFFFFFFFFFFFF

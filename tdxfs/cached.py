@@ -1,7 +1,7 @@
 """What of all that the kernel has cached of the tree a change makes wrong.
 
-Names and attributes are cached for an hour. Only directories in which the kernel knows names (`Inodes`) and in which
-something may differ (`Directory.touched`) are visited.
+Names and attributes are cached for an hour, except for those that depend on tasks. Only directories in which the
+kernel knows names (`Inodes`) and in which something may differ (`Directory.touched`) are visited.
 """
 
 from __future__ import annotations
@@ -49,20 +49,16 @@ class Cached:
 
     def _visit(self, old: Directory[Any], new: Directory[Any], stale: Stale) -> None:
         inode = self._inodes.at(new.path)
-        if inode is None or inode.kind is None:
-            return
-        if inode.names is not None:
-            names, inode.names = inode.names, set()
-            stale.names += [(inode.nodeid, encoded(name)) for name in names]
+        if inode is None or inode.kind is None or new.OF_TASKS:
             return
         for name, was, now in new.compare(old, self._tiers):
             if was is None and now is None:
                 continue
             if isinstance(was, Directory) and isinstance(now, Directory):
                 child = self._inodes.at(now.path)
-                if child is None:
+                if child is None or now.OF_TASKS:
                     continue
-                if now.FLEETING or was.nlink(self._tiers) != now.nlink(self._tiers):
+                if was.nlink(self._tiers) != now.nlink(self._tiers):
                     stale.attributes.append(child.nodeid)
                 self._visit(was, now, stale)
             elif _kind(was) is not _kind(now):

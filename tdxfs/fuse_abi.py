@@ -72,6 +72,9 @@ class Filesystem(Protocol):
 
     def read(self, handle: int, size: int, offset: int) -> bytes | int: ...
 
+    def write(self, handle: int, data: bytes, offset: int) -> int:
+        """How many bytes it took."""
+
     def list(self, handle: int, size: int, offset: int, plus: bool) -> bytes:
         """``struct fuse_dirent`` of the entries that follow an offset, with `plus` ``struct fuse_direntplus``."""
 
@@ -282,6 +285,10 @@ class Session:
     def _said(self, opcode: int, nodeid: int, data: bytearray) -> bytes | int | None:
         # the answer, a negative errno or 0; None: libfuse is to answer, or nobody
         filesystem = self._filesystem
+        if opcode == wire.WRITE:
+            handle, offset, length = unpack_read(data)
+            written = filesystem.write(handle, bytes(data[wire.WRITTEN : wire.WRITTEN + length]), offset)
+            return written if written < 0 else wire.pack_written(written)
         if opcode in (wire.READDIR, wire.READDIRPLUS):
             handle, offset, length = unpack_read(data)
             return filesystem.list(handle, length, offset, opcode == wire.READDIRPLUS)

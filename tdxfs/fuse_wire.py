@@ -40,9 +40,13 @@ NODEID = slice(16, 24)
 """Where that stands."""
 ROOT = struct.pack("=Q", ROOT_NODEID)
 unpack_read = struct.Struct("=40xQQI").unpack_from
-"""``struct fuse_read_in``: handle, offset, size; ``struct fuse_release_in`` begins like it."""
+"""``struct fuse_read_in``: handle, offset, size; ``struct fuse_write_in`` and fuse_release_in begin like it."""
 unpack_open = struct.Struct("=16xq16xI").unpack_from
 """Node number, and the flags of ``struct fuse_open_in``."""
+WRITTEN = BODY + 40
+"""Where the data of a WRITE begins."""
+pack_written = struct.Struct("=I4x").pack
+"""``struct fuse_write_out``: how many bytes."""
 IOCTL_DIR = 1 << 4
 """Flag of ``struct fuse_ioctl_in``, behind the handle: it is about a directory."""
 unpack_mode = struct.Struct("=40xI").unpack_from
@@ -76,17 +80,20 @@ def with_readdirplus(request: bytearray, reply: bytes) -> bytes:
 
 Parts: TypeAlias = tuple[bytes, bytes]
 """``struct fuse_attr`` but for the inode number and the times: what stands between these, and what behind them."""
-_VALID = struct.pack("=8xQQ8x", FOREVER, FOREVER)
+_VALID, _BRIEF = struct.pack("=8xQQ8x", FOREVER, FOREVER), bytes(32)
 _ENTRY = struct.Struct("=q32sQ16s36s28s").pack
 _times = struct.Struct("=qqqIII")
-_ATTRIBUTES_VALID = struct.pack("=Q8x", FOREVER)
+_VALIDITY = slice(8, 40)
+_ATTRIBUTES_VALID, _ATTRIBUTES_BRIEF = struct.pack("=Q8x", FOREVER), bytes(16)
 _ATTRIBUTES, _SIZES, _TIMES, _TAIL = 40, 48, 64, 100
 """Where in ``struct fuse_entry_out`` these begin."""
 MISSING = struct.pack("=16xQ104x", FOREVER)
 """``struct fuse_entry_out`` of a name that is not there."""
 ENTRY_SIZE = 128
+MISSING_NOW = bytes(ENTRY_SIZE)
+"""The same, of one that may come at any time."""
 NO_ENTRY = bytes(ENTRY_SIZE)
-"""The same, of a name of which READDIRPLUS says nothing."""
+"""Of a name of which READDIRPLUS says nothing."""
 
 
 @lru_cache(maxsize=4096)
@@ -95,9 +102,17 @@ def parts_of(mode: int, nlink: int, size: int, rdev: int, uid: int, gid: int) ->
     return struct.pack("=QQ", size, 0), struct.pack("=7I", mode, nlink, uid, gid, rdev, PAGE_SIZE, 0)
 
 
-def entry(nodeid: int, number: int, parts: Parts, times: bytes) -> bytes:
-    """``struct fuse_entry_out`` of a node with an inode number and the times of `times_now`."""
-    return _ENTRY(nodeid, _VALID, number, parts[0], times, parts[1])
+def entry(nodeid: int, number: int, parts: Parts, times: bytes, brief: bool) -> bytes:
+    """
+    ``struct fuse_entry_out`` of a node with an inode number and the times of `times_now`; `brief`: the kernel may not
+    keep it.
+    """
+    return _ENTRY(nodeid, _BRIEF if brief else _VALID, number, parts[0], times, parts[1])
+
+
+def is_brief(said: bytes) -> bool:
+    """Whether the kernel may not keep an `entry`."""
+    return said[_VALIDITY] == _BRIEF
 
 
 def again(said: bytes, parts: Parts) -> bytes:
@@ -123,7 +138,7 @@ def mode_of(said: bytes) -> int:
 
 def attributes(said: bytes) -> bytes:
     """``struct fuse_attr_out`` of an `entry`."""
-    return _ATTRIBUTES_VALID + said[_ATTRIBUTES:]
+    return (_ATTRIBUTES_BRIEF if is_brief(said) else _ATTRIBUTES_VALID) + said[_ATTRIBUTES:]
 
 
 @frozen

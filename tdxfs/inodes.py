@@ -29,12 +29,9 @@ class Inode:
     passes (a change of the machine's tasks makes it another thing) it never does.
     """
 
-    __slots__ = ("entered", "entry", "kind", "lookups", "names", "nodeid", "path", "said", "stamp", "within")
-    # where there is a `kind`
+    __slots__ = ("entered", "entry", "kind", "lookups", "nodeid", "path", "said", "stamp", "within")
     entered: int
-    """The stamp of when it was found out."""
-    names: set[str] | None
-    """The names looked up in a fleeting directory since the last change; None: it is none."""
+    """The stamp of when its `kind` was found out."""
 
     def __init__(
         self, path: str, nodeid: int, said: bytes, stamp: int, entry: Entry | None, within: Inode | None
@@ -58,6 +55,11 @@ class Inode:
     def passing(self) -> bool:
         return self.stamp == PASSING
 
+    @property
+    def brief(self) -> bool:
+        """Whether the kernel may not keep what it was told: it comes and goes with tasks."""
+        return wire.is_brief(self.said)
+
 
 @define(eq=False)
 class Kind:
@@ -69,10 +71,13 @@ class Kind:
     """Whether these say which names there are."""
     lists: bool = True
     """Whether a listing may tell the kernel its names."""
+    brief: bool = False
+    """Whether the kernel may not keep its names: they come and go with tasks."""
 
 
 _OWN_WAY = Kind({}, (), quick=False)
 _UNTOLD = Kind({}, (), quick=False, lists=False)
+_OF_TASKS = Kind({}, (), quick=False, lists=False, brief=True)
 
 
 class Inodes:
@@ -140,23 +145,18 @@ class Inodes:
         kind = directory.kind
         if kind is None or directory.entered != self.stamp:
             kind = self.enter(directory)
-        if directory.names is not None:
-            directory.names.add(name)
-        return self.find(directory, kind, name) or wire.MISSING
+        return self.find(directory, kind, name) or (wire.MISSING_NOW if kind.brief else wire.MISSING)
 
     def enter(self, directory: Inode) -> Kind:
         """How names are looked up in a directory: from now on the kernel knows names in it."""
         kind, stamp = directory.kind, self.stamp
         if kind is None or directory.entered != stamp:
             # before the tree is asked: a change that comes between is told to the kernel after this answer
-            directory.entered = stamp
-            if kind is None:
-                directory.names = None
-            directory.kind = _UNTOLD
+            directory.entered, directory.kind = stamp, _UNTOLD
             entry = self.entry(directory)
             if isinstance(entry, Directory):
-                if entry.FLEETING:
-                    directory.names = directory.names or set()
+                if entry.OF_TASKS:
+                    directory.kind = _OF_TASKS
                 elif not directory.passing and not self.vanished:
                     directory.kind = self._kind(entry)
             kind = directory.kind
@@ -176,6 +176,7 @@ class Inodes:
             return inode.said
         parts: Parts | None = None
         entry: Entry | None = None
+        brief = False
         if kind.quick:
             above = directory.entry
             declared = kind.declared.get(name)
@@ -196,8 +197,9 @@ class Inodes:
                 return None
             parts = self._parts(path, entry)
             stamp = PASSING if passing else stamp
+            brief = kind.brief or (isinstance(entry, Directory) and entry.OF_TASKS)
         if inode is None:
-            said = wire.entry(number, number & INODE_MASK, parts, wire.times_now())
+            said = wire.entry(number, number & INODE_MASK, parts, wire.times_now(), brief)
         else:
             said = wire.again(inode.said, parts)
         if self.kept:
@@ -257,7 +259,7 @@ class Inodes:
         if inode.said:
             said = wire.again(inode.said, parts)
         else:
-            said = wire.entry(inode.nodeid, inode_number(inode.path or "/"), parts, wire.times_now())
+            said = wire.entry(inode.nodeid, inode_number(inode.path or "/"), parts, wire.times_now(), False)
         inode.said = self._at_kept_times(inode.path, said)
 
     def _at_kept_times(self, path: str, said: bytes) -> bytes:

@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from tdxfs import delta
 from tdxfs import fuse_wire as wire
 from tdxfs.cached import Cached
 from tdxfs.caller import Caller
@@ -34,7 +35,7 @@ from tdxfs.tree import Tree
 
 IOC_SIZE_SHIFT, IOC_SIZE_MASK = 16, 0x3FFF
 """Where the number of an ioctl says how large its struct is."""
-HANDLERS = ("write", "ioctl", "poll", "statfs", "init")
+HANDLERS = ("ioctl", "poll", "statfs", "init")
 """Operations that libfuse is given; the other requests that it gets it answers ENOSYS, once."""
 
 
@@ -66,6 +67,9 @@ class Server:
         self.session.serve()
 
     def _changed(self, old: Machine, new: Machine) -> None:
+        if delta.tasks_only(old, new):  # the kernel keeps nothing of what they change
+            self.opened.change(old, new, set())
+            return
         self.inodes.follow()
         stale = self.cached.change(self.tree.root_of(old), self.tree.root_of(new))
         self.inodes.drop_kept()
@@ -140,22 +144,21 @@ class Server:
                 self.notifier.settle()
         return 0
 
-    # --- what libfuse asks ----------------------------------------------------------------
-
-    def write(self, path: bytes, buf: Any, size: int, offset: int, fip: Any) -> int:
-        opened = self.opened[fip.contents.fh]
+    def write(self, handle: int, data: bytes, offset: int) -> int:
+        """One write(2): one store, whatever the offset, and a page of it at most. How many bytes it took."""
+        opened = self.opened[handle]
         if opened.memory is not None:
-            return os.pwrite(opened.memory.fileno(), ctypes.string_at(buf, size), offset)
-        # one write is one store, whatever the offset, and a page of it at most
+            return os.pwrite(opened.memory.fileno(), data, offset)
         if opened.gone:
             return -errno.ENODEV
         if self.opened.failures is not None:
             self.opened.failures.meet("write", opened.inode.path)
-        data = ctypes.string_at(buf, min(size, PAGE_SIZE))
         try:
             return self.tree.write(opened.inode.path, data)
         finally:
             self.notifier.settle()
+
+    # --- what libfuse asks ----------------------------------------------------------------
 
     def ioctl(self, path: bytes, number: int, argument: int | None, fip: Any, flags: int, data: int | None) -> int:
         descriptor = self.opened[fip.contents.fh].kvm

@@ -195,24 +195,25 @@ class Descriptions:
     def change(self, old: Machine, new: Machine, gone: set[str]) -> None:
         """One machine follows another, and what was at some paths is gone: descriptions see it, who waits is woken."""
         for opened in list(self._opened.values()):
-            if gone and not gone.isdisjoint(upwards(opened.inode.path)):
+            path = opened.inode.path
+            if (gone and not gone.isdisjoint(upwards(path))) or (opened.inode.brief and not self._entry(new, path)):
                 opened.gone, opened.plain, opened.file, opened.data = True, False, None, None
             if not opened.gone:
                 file = opened.file
                 if file is None or not (file.notifies or file.records):
                     continue
-                if not _has_event(*(self._file(machine, opened.inode.path) for machine in (old, new))):
+                if not _has_event(*(self._entry(machine, path) for machine in (old, new))):
                     continue
                 opened.unseen = True
             waiter, opened.waiter = opened.waiter, None
             if waiter is not None:
                 wake(waiter)
 
-    def _file(self, machine: Machine, path: str) -> File | None:
+    def _entry(self, machine: Machine, path: str) -> Entry | None:
         entry: Entry | None = self._tree.root_of(machine)
         for name in path.split("/")[1:]:
             entry = entry.lookup(name, self._tree.tiers) if isinstance(entry, Directory) else None
-        return entry if isinstance(entry, File) else None
+        return entry
 
 
 def _shown(file: File) -> bytes:
@@ -221,9 +222,9 @@ def _shown(file: File) -> bytes:
     return file.text
 
 
-def _has_event(was: File | None, now: File | None) -> bool:
+def _has_event(was: Entry | None, now: Entry | None) -> bool:
     # sysfs_notify() of what shows another value now, and a wake-up where a record has come
-    if was is None or now is None:
+    if not isinstance(was, File) or not isinstance(now, File):
         return True
     if was.records is not None and now.records is not None:
         return was.records().end != now.records().end

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Collection, Iterator
-from functools import cached_property
 from typing import Any, ClassVar, Self
 
 from attrs import define, field
 
-from tdxfs import delta, devfs, procfs
+from tdxfs import devfs, procfs
 from tdxfs.model import Machine
 from tdxfs.sysfs import (
     bus,
@@ -35,7 +34,7 @@ from tdxfs.sysfs import (
     tasks,
     tdx_host,
 )
-from tdxfs.sysfs.attribute import ALL_TIERS, Directory, DirectoryClass, Entry, Tier, of_tasks
+from tdxfs.sysfs.attribute import ALL_TIERS, Directory, DirectoryClass, Entry, Tier
 
 FIXED: tuple[DirectoryClass, ...] = (
     *bus.DIRECTORIES,
@@ -70,16 +69,9 @@ class Place:
     certain: frozenset[Tier] = frozenset()
     """With any of these tiers it is there on every machine."""
 
-    @cached_property
-    def of_tasks(self) -> bool:
-        """Whether a change of the machine's tasks may change what is in or below it."""
-        return (self.cls is not None and of_tasks(self.cls)) or any(place.of_tasks for place in self.below.values())
-
     def untouched(self, old: Machine, new: Machine) -> bool:
-        """Whether nothing in or below it is touched when `new` follows `old`."""
-        if self.below:
-            return delta.tasks_only(old, new) and not self.of_tasks
-        return self.cls is not None and self.cls.untouched(old, new)
+        """Whether nothing in or below it is touched when `new` follows `old`, if it has no others below it."""
+        return not self.below and self.cls is not None and self.cls.untouched(old, new)
 
     def exists(self, machine: Machine, tiers: Collection[Tier]) -> bool:
         if not self.certain.isdisjoint(tiers):

@@ -1,14 +1,13 @@
 """What the kernel must forget after a change, against two whole walks of the tree."""
 
-import re
-
 import pytest
 from attrs import evolve, fields
 from machines import MIXED, booted
 
+from tdxfs import fuse_wire as wire
 from tdxfs.cached import Cached
 from tdxfs.counters import free_kib
-from tdxfs.inodes import Inodes
+from tdxfs.inodes import Inodes, upwards
 from tdxfs.mempolicy import zonelists
 from tdxfs.model import DERIVED, GIB, Block, Driver, MemPolicy, Mode, Zone, changed
 from tdxfs.nodes import has_cpu, has_memory, has_normal_memory, online_nodes, possible_nodes
@@ -20,7 +19,6 @@ from tdxfs.tree import Tree, stat_of
 
 OFFLINE = Block(nodes=(2,), online=False, zone=Zone.NORMAL)
 KMEM = Block(nodes=(3,), online=True, zone=Zone.MOVABLE, dax=True)
-FLEETING = "/sys/kernel/mm/tdx/conflicts"
 
 
 def kmem(machine):
@@ -62,11 +60,13 @@ CHANGES = {
 
 
 def seen(tree):
-    """Path -> what stat(2) says, link counts included; processes aside, of which every number may be one."""
+    """Path -> what stat(2) says, link counts included; of what the kernel may keep: tasks come and go."""
+    everything = dict(tree.walk())
+    of_tasks = {path for path, entry in everything.items() if isinstance(entry, Directory) and entry.OF_TASKS}
     return {
         path: (isinstance(entry, Directory), stat_of(entry), tree.nlink(entry))
-        for path, entry in tree.walk()
-        if not path.startswith(FLEETING) and not re.match(r"/proc/[0-9]", path)
+        for path, entry in everything.items()
+        if of_tasks.isdisjoint(upwards(path))
     }
 
 
@@ -96,7 +96,6 @@ def test_all_that_differs_is_forgotten_and_nothing_else(change, backwards):
 
     told = {f"{inodes.nodes[number].path}/{name.decode()}" for number, name in stale.names}
     told |= {inodes.nodes[number].path for number in stale.attributes}
-    told = {path for path in told if not path.startswith(FLEETING)}
     differing = {path for path in was.keys() | now.keys() if was.get(path) != now.get(path)}
     lost = was.keys() - now.keys()
     above = {path: path.rpartition("/")[0] or "/" for path in differing}
@@ -135,12 +134,13 @@ def test_a_changed_machine_shares_what_its_fields_give(change):
     assert [free_kib(evolve(new), nid) for nid in online] == [free_kib(following, nid) for nid in online]
 
 
-def test_a_fleeting_directory_is_forgotten_whole_and_only_once():
-    """Of a directory that is too dear to compare, the kernel forgets the names it has looked up since the last time."""
-    tree = Tree(Root, booted(MIXED))
+@pytest.mark.parametrize("directory", ["/sys/kernel/mm/tdx/conflicts", "/sys/kernel/debug/tdxfs/tasks"])
+def test_what_depends_on_tasks_is_not_kept(directory):
+    """The kernel asks anew each time for a directory whose entries come and go with tasks, and for names in it."""
+    tree = Tree(Root, tell(booted(MIXED), executed(77, 1, "one")))
     inodes = known(tree)
-    names = {b"absent", *(name.encode() for name in tree.list(FLEETING).names)}
-    cached = Cached(inodes, ALL_TIERS)
+    found = [inodes.at(directory), *(inodes.at(f"{directory}/{name}") for name in tree.list(directory).names)]
 
-    assert {(inodes.at(FLEETING).nodeid, name) for name in names} == set(cached.change(tree.root, tree.root).names)
-    assert [] == cached.change(tree.root, tree.root).names
+    assert all(inode.brief for inode in found)
+    assert wire.MISSING_NOW == inodes.look_up(inodes.at(directory).nodeid, "absent")
+    assert not inodes.at("/sys/kernel/mm").brief

@@ -10,6 +10,7 @@ from machines import MIXED
 
 from tdxfs.policy import Hotplug, Policies
 from tdxfs.server import mounted
+from tdxfs.tasks import executed, exited
 
 ALLOW = evolve(MIXED, policies=Policies(hotplug=Hotplug.ALLOW))
 NODE = "sys/devices/system/node/node2"
@@ -59,6 +60,29 @@ def test_a_descriptor_outlives_its_object_but_reads_no_more(root):
     assert before.st_mode == os.fstat(held).st_mode
     assert "0\n" == (root / VERDICT).read_text()
     os.close(held)
+
+
+def test_tasks_come_and_go_at_once(root):
+    """So do their names and their directory's link count; what was open of one that is gone is not the next one's."""
+    tasks = root / "sys/kernel/debug/tdxfs/tasks"
+
+    def tell(line):
+        (root / "sys/kernel/debug/tdxfs/task_control/change").write_text(line)
+
+    for _ in range(3):
+        assert not (tasks / "77").exists()
+        assert 2 == tasks.stat().st_nlink
+        tell(executed(77, 1, "one"))
+        held = os.open(tasks / "77/name", os.O_RDONLY)
+        assert b"one\n" == os.read(held, 10)
+        assert (["77"], 3) == (os.listdir(tasks), tasks.stat().st_nlink)
+        tell(exited(77))
+        tell(executed(77, 1, "another"))
+
+        assert errno.ENODEV == error(os.pread, held, 10, 0)
+        assert "another\n" == (tasks / "77/name").read_text()
+        tell(exited(77))
+        os.close(held)
 
 
 def test_descriptors_of_what_stays_are_not_disturbed(root):

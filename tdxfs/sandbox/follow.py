@@ -28,7 +28,7 @@ class Followed:
 
     def __init__(self, calls: Calls, root: int, poll: select.epoll) -> None:
         self.calls = calls
-        self.root = root
+        self.proc = os.open("proc", os.O_PATH | os.O_DIRECTORY, dir_fd=root)
         self.poll = poll
         self.makers = Makers(calls.processes)
         self.processes: dict[int, int] = {}
@@ -62,10 +62,18 @@ class Followed:
         maker = self.makers.of_process(parent, different, robust_list) if different else 0
         change = tasks.executed(pid, maker or parent, program) if program else tasks.forked(pid, maker or parent, name)
         self.calls.tell(change)
-        for file in OVER:
-            with suppress(FileNotFoundError):  # --abi kernel, or a kernel without NUMA
-                linux.bind(f"/proc/self/fd/{self.root}/proc/{pid}/{file}", f"/proc/{pid}/{file}")
+        self._lay_over(pid)
         return pid
+
+    def _lay_over(self, pid: int) -> None:
+        try:
+            directory = os.open(str(pid), os.O_PATH | os.O_DIRECTORY, dir_fd=self.proc)
+        except FileNotFoundError:  # --abi kernel
+            return
+        for file in OVER:
+            with suppress(FileNotFoundError):  # a kernel without NUMA
+                linux.bind(f"/proc/self/fd/{directory}/{file}", f"/proc/{pid}/{file}")
+        os.close(directory)
 
     def execve(self, tid: int, path: int, *_: int) -> None:
         name = os.path.basename(self.calls.processes.string(tid, path))[: tasks.NAME_LENGTH]

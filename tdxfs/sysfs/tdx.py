@@ -247,7 +247,6 @@ class ConflictsDir(Directory[Any]):
     WHAT = "/sys/kernel/mm/tdx/conflicts"
     TIER = Tier.PROPOSED
     OF_TASKS = True
-    FLEETING = True
 
     @ro(DECIMAL, notifies=True)
     def count(self) -> int:

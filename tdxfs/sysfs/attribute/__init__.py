@@ -52,7 +52,7 @@ from tdxfs.sysfs.attribute.declarations import (
     Subdirectory,
 )
 from tdxfs.sysfs.attribute.declare import always, directories, edited, files, link, links, ro, rw, subdirectory, wo
-from tdxfs.sysfs.attribute.directory import Directory, Documented, documented, fixed, of_tasks, variable
+from tdxfs.sysfs.attribute.directory import Directory, Documented, documented, fixed, variable
 from tdxfs.sysfs.attribute.entry import ALL_TIERS, UNSET, Entry, File, Link, Reader, Shape, Shapes, Tier, relative
 
 __all__ = [
@@ -86,7 +86,6 @@ __all__ = [
     "fixed",
     "link",
     "links",
-    "of_tasks",
     "relative",
     "ro",
     "rw",

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from attrs import frozen
 
-from tdxfs import delta
 from tdxfs.model import Build, Machine
 from tdxfs.sysfs.attribute.declarations import (
     Attribute,
@@ -44,7 +43,10 @@ class Directory(Generic[K]):
     SHARED: ClassVar[bool] = False
     """Whether a running system has entries in it that the model knows nothing of (`tdxfs run` shows both)."""
     OF_TASKS: ClassVar[bool] = False
-    """Whether what it holds depends on the tasks of the machine, which come and go all the time."""
+    """
+    Whether what it holds depends on the tasks of the machine, which come and go all the time: the kernel may not keep
+    its names.
+    """
     MODE: ClassVar[int] = stat.S_IFDIR | 0o755
     DECLARED: ClassVar[dict[str, Attribute[Any, Any] | Edited[Any] | LinkTo[Any] | Subdirectory[Any]]] = {}
     FAMILIES: ClassVar[tuple[Directories[Any] | Links[Any] | Files[Any] | MemoryFiles[Any], ...]] = ()
@@ -72,8 +74,6 @@ class Directory(Generic[K]):
 
     FOLLOWS: ClassVar[Any] = None
     """The function of `delta` that says what is `touched`; None: nothing where all is fixed, otherwise anything."""
-    FLEETING: ClassVar[bool] = False
-    """Whether its entries are too dear to compare: at a change the kernel forgets all that it knows of them."""
 
     def __contains__(self, name: str) -> bool:
         """Whether Linux shows an entry called `name` in it."""
@@ -85,8 +85,6 @@ class Directory(Generic[K]):
         Keys of those directories of this class in or below which names may come or go, or stat(2) say something
         else, when `new` follows `old`; None: any of them.
         """
-        if delta.tasks_only(old, new) and not of_tasks(cls):
-            return ()
         if cls.FOLLOWS is not None:
             return cast("Collection[Any] | None", cls.FOLLOWS(old, new))
         return () if fixed(cls) else None
@@ -237,27 +235,6 @@ def fixed(cls: DirectoryClass) -> bool:
     )
 
 
-def of_tasks(cls: DirectoryClass) -> bool:
-    """Whether a change of the machine's tasks may change what is in or below a directory of a class."""
-    found = _OF_TASKS.get(cls)
-    if found is None:
-        found = _OF_TASKS[cls] = any(below.OF_TASKS for below in _closure(cls))
-    return found
-
-
-def _closure(cls: DirectoryClass) -> set[DirectoryClass]:
-    # the class and those of the directories below
-    todo, seen = [cls], {cls}
-    while todo:
-        one = todo.pop()
-        subdirectories = {declared.cls for declared in one.DECLARED.values() if isinstance(declared, Subdirectory)}
-        families = {family.cls for family in one.FAMILIES if isinstance(family, Directories)}
-        todo += (subdirectories | families) - seen
-        seen.update(todo)
-    return seen
-
-
-_OF_TASKS: dict[DirectoryClass, bool] = {}
 _VARIABLE: dict[DirectoryClass, tuple[Attribute[Any, Any] | Edited[Any] | LinkTo[Any] | Subdirectory[Any], ...]] = {}
 
 

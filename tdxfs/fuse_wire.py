@@ -80,11 +80,11 @@ def with_readdirplus(request: bytearray, reply: bytes) -> bytes:
 
 Parts: TypeAlias = tuple[bytes, bytes]
 """``struct fuse_attr`` but for the inode number and the times: what stands between these, and what behind them."""
-_VALID, _BRIEF = struct.pack("=8xQQ8x", FOREVER, FOREVER), bytes(32)
+_VALID, _BRIEF = struct.pack("=8xQQ8x", FOREVER, FOREVER), struct.pack("=16xQ8x", FOREVER)
 _ENTRY = struct.Struct("=q32sQ16s36s28s").pack
 _times = struct.Struct("=qqqIII")
 _VALIDITY = slice(8, 40)
-_ATTRIBUTES_VALID, _ATTRIBUTES_BRIEF = struct.pack("=Q8x", FOREVER), bytes(16)
+_ATTRIBUTES_VALID = struct.pack("=Q8x", FOREVER)
 _ATTRIBUTES, _SIZES, _TIMES, _TAIL = 40, 48, 64, 100
 """Where in ``struct fuse_entry_out`` these begin."""
 MISSING = struct.pack("=16xQ104x", FOREVER)
@@ -105,13 +105,13 @@ def parts_of(mode: int, nlink: int, size: int, rdev: int, uid: int, gid: int) ->
 def entry(nodeid: int, number: int, parts: Parts, times: bytes, brief: bool) -> bytes:
     """
     ``struct fuse_entry_out`` of a node with an inode number and the times of `times_now`; `brief`: the kernel may not
-    keep it.
+    keep its name.
     """
     return _ENTRY(nodeid, _BRIEF if brief else _VALID, number, parts[0], times, parts[1])
 
 
 def is_brief(said: bytes) -> bool:
-    """Whether the kernel may not keep an `entry`."""
+    """Whether the kernel may not keep the name of an `entry`."""
     return said[_VALIDITY] == _BRIEF
 
 
@@ -138,7 +138,7 @@ def mode_of(said: bytes) -> int:
 
 def attributes(said: bytes) -> bytes:
     """``struct fuse_attr_out`` of an `entry`."""
-    return (_ATTRIBUTES_BRIEF if is_brief(said) else _ATTRIBUTES_VALID) + said[_ATTRIBUTES:]
+    return _ATTRIBUTES_VALID + said[_ATTRIBUTES:]
 
 
 @frozen

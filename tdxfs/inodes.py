@@ -57,7 +57,7 @@ class Inode:
 
     @property
     def brief(self) -> bool:
-        """Whether the kernel may not keep what it was told: it comes and goes with tasks."""
+        """Whether the kernel may not keep its name: it comes and goes with tasks."""
         return wire.is_brief(self.said)
 
 
@@ -313,14 +313,21 @@ class Inodes:
         directory = self._directory(above)
         if directory is None:
             raise NoEntry(path)
-        entry = directory.lookup(name, self._tree.tiers)
-        passing = type(directory).OF_TASKS or _is_of_tasks(entry)
-        if passing and directory.machine is not self._tree.machine:
-            now = type(directory)(directory.path, self._tree.machine, directory.key)
-            entry = now.lookup(name, self._tree.tiers)
+        of_tasks = type(directory).OF_TASKS
+        entry = (self._now(directory) if of_tasks else directory).lookup(name, self._tree.tiers)
+        passing = of_tasks or _is_of_tasks(entry)
+        if passing and not of_tasks:
+            entry = self._now(directory).lookup(name, self._tree.tiers)
         if entry is None:
             raise NoEntry(path)
         return entry, passing
+
+    def _now(self, directory: Directory[Any]) -> Directory[Any]:
+        # what only tasks have changed is the same directory
+        machine = self._tree.machine
+        if directory.machine is machine:
+            return directory
+        return type(directory)(directory.path, machine, directory.key)
 
     def _directory(self, path: str) -> Directory[Any] | None:
         if self._of != self.stamp:
@@ -334,7 +341,8 @@ class Inodes:
             if not isinstance(entry, Directory):
                 return None
             found = entry
-            if not passing:
+            above = self._directory(path.rpartition("/")[0]) if passing else None
+            if not passing or (above is not None and not above.OF_TASKS):
                 self._directories[path] = entry
         return found
 

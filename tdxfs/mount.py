@@ -18,7 +18,7 @@ from typing import Any
 
 from tdxfs import delta
 from tdxfs import fuse_wire as wire
-from tdxfs.cached import Cached
+from tdxfs.cached import Cached, Stale
 from tdxfs.caller import Caller
 from tdxfs.errors import UserError
 from tdxfs.failures import Failures, in_force
@@ -68,13 +68,13 @@ class Server:
 
     def _changed(self, old: Machine, new: Machine) -> None:
         if delta.tasks_only(old, new):  # the kernel keeps nothing of what they change
-            self.opened.change(old, new, set())
+            self.notifier.post(Stale(attributes=self.opened.change(old, new, set())))
             return
         self.inodes.follow()
         stale = self.cached.change(self.tree.root_of(old), self.tree.root_of(new))
         self.inodes.drop_kept()
         self.notifier.post(stale)
-        self.opened.change(old, new, stale.gone)
+        self.notifier.post(Stale(attributes=self.opened.change(old, new, stale.gone)))
         if old.faults != new.faults:
             self.opened.failures = in_force(new.faults)
 

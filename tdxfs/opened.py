@@ -192,11 +192,19 @@ class Descriptions:
         always = READABLE | select.POLLOUT | select.POLLWRNORM
         return always | select.POLLPRI | select.POLLERR if opened.unseen else always
 
-    def change(self, old: Machine, new: Machine, gone: set[str]) -> None:
-        """One machine follows another, and what was at some paths is gone: descriptions see it, who waits is woken."""
+    def change(self, old: Machine, new: Machine, gone: set[str]) -> list[int]:
+        """
+        One machine follows another, and what was at some paths is gone: descriptions see it, who waits is woken. The
+        node numbers of directories of tasks, whose link counts may be others.
+        """
+        of_tasks = []
         for opened in list(self._opened.values()):
-            path = opened.inode.path
-            if (gone and not gone.isdisjoint(upwards(path))) or (opened.inode.brief and not self._entry(new, path)):
+            path, entry = opened.inode.path, None
+            if opened.inode.brief:
+                entry = self._entry(new, path)
+                if isinstance(entry, Directory):
+                    of_tasks.append(opened.inode.nodeid)
+            if (gone and not gone.isdisjoint(upwards(path))) or (opened.inode.brief and entry is None):
                 opened.gone, opened.plain, opened.file, opened.data = True, False, None, None
             if not opened.gone:
                 file = opened.file
@@ -208,6 +216,7 @@ class Descriptions:
             waiter, opened.waiter = opened.waiter, None
             if waiter is not None:
                 wake(waiter)
+        return of_tasks
 
     def _entry(self, machine: Machine, path: str) -> Entry | None:
         entry: Entry | None = self._tree.root_of(machine)

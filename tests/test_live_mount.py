@@ -69,20 +69,23 @@ def test_tasks_come_and_go_at_once(root):
     def tell(line):
         (root / "sys/kernel/debug/tdxfs/task_control/change").write_text(line)
 
+    directory = os.open(tasks, os.O_RDONLY)
     for _ in range(3):
         assert not (tasks / "77").exists()
         assert 2 == tasks.stat().st_nlink
         tell(executed(77, 1, "one"))
         held = os.open(tasks / "77/name", os.O_RDONLY)
         assert b"one\n" == os.read(held, 10)
-        assert (["77"], 3) == (os.listdir(tasks), tasks.stat().st_nlink)
+        assert (["77"], 3, 3) == (os.listdir(tasks), tasks.stat().st_nlink, os.fstat(directory).st_nlink)
         tell(exited(77))
         tell(executed(77, 1, "another"))
 
         assert errno.ENODEV == error(os.pread, held, 10, 0)
         assert "another\n" == (tasks / "77/name").read_text()
         tell(exited(77))
+        assert 2 == os.fstat(directory).st_nlink
         os.close(held)
+    os.close(directory)
 
 
 def test_descriptors_of_what_stays_are_not_disturbed(root):

@@ -17,19 +17,19 @@ from tdxfs.fuse_wire import Parts, parts_of
 from tdxfs.sysfs.attribute import Directory, Entry, File, Shape
 from tdxfs.tree import INODE_MASK, Tree, inode_number, path_number
 
-PASSING = -1
-"""The stamp of what is never up to date."""
+NEVER = STEADY = -1
+"""The stamp of what is not up to date."""
 DAY = 24 * 3600
 """Seconds after which relatime counts an access in any case."""
 
 
 class Inode:
     """
-    A path that the kernel has a number for. What is remembered of it holds while its `stamp` is the table's; of what
-    passes (a change of the machine's tasks makes it another thing) it never does.
+    A path that the kernel has a number for. What is remembered of it holds while its `stamp` is the table's, or the
+    table's `brief_stamp` if its name comes and goes with tasks.
     """
 
-    __slots__ = ("entered", "entry", "kind", "lookups", "nodeid", "path", "said", "stamp", "within")
+    __slots__ = ("entered", "entry", "kind", "lookups", "nodeid", "path", "said", "stamp", "told", "within")
     entered: int
     """The stamp of when its `kind` was found out."""
 
@@ -44,6 +44,8 @@ class Inode:
         self.stamp = stamp
         self.entry = entry
         """None: it has not been made."""
+        self.told = STEADY
+        """Changes of tasks (`Tree.told`) before it was made; STEADY: they do not matter to it."""
         self.within = within
         """The directory where it was found, if so as a declared name and without making its entry."""
         self.lookups = 1
@@ -53,7 +55,8 @@ class Inode:
 
     @property
     def passing(self) -> bool:
-        return self.stamp == PASSING
+        """Whether a change of the machine's tasks makes it another thing."""
+        return self.told != STEADY
 
     @property
     def brief(self) -> bool:
@@ -104,7 +107,7 @@ class Inodes:
         """Paths that a fault has taken away: nothing at them or below is found."""
 
     def _know_root_only(self) -> None:
-        self.nodes = {wire.ROOT_NODEID: Inode("", wire.ROOT_NODEID, b"", PASSING, None, None)}
+        self.nodes = {wire.ROOT_NODEID: Inode("", wire.ROOT_NODEID, b"", NEVER, None, None)}
 
     def rehearse(self, paths: Iterable[str]) -> None:
         """Look paths up and forget them: what is worked out once is worked out before somebody waits for it."""
@@ -125,6 +128,11 @@ class Inodes:
         if self._generation != self._tree.generation:
             self._generation = self._tree.generation
             self.forget_all()
+
+    @property
+    def brief_stamp(self) -> int:
+        """Another one after each change of the machine, of its tasks alone, too; negative."""
+        return NEVER - 1 - (self.stamp << 64) - self._tree.told
 
     def forget_all(self) -> None:
         """Ask the tree anew."""
@@ -171,12 +179,12 @@ class Inodes:
         number = path_number(path)
         stamp = directory.entered
         inode = self.nodes.get(number)
-        if inode is not None and inode.stamp == stamp:
+        if inode is not None and (inode.stamp == stamp or (inode.stamp < 0 and inode.stamp == self.brief_stamp)):
             inode.lookups += 1
             return inode.said
         parts: Parts | None = None
         entry: Entry | None = None
-        brief = False
+        brief, told = False, STEADY
         if kind.quick:
             above = directory.entry
             declared = kind.declared.get(name)
@@ -191,13 +199,15 @@ class Inodes:
                 else:
                     return None
         if parts is None or (self.kept and path in self.kept):
+            before, brief_stamp = self._tree.told, self.brief_stamp
             try:
                 entry, passing = self._entry(path)
             except NoEntry:
                 return None
             parts = self._parts(path, entry)
-            stamp = PASSING if passing else stamp
+            told = before if passing else STEADY
             brief = kind.brief or (isinstance(entry, Directory) and entry.OF_TASKS)
+            stamp = brief_stamp if brief else stamp
         if inode is None:
             said = wire.entry(number, number & INODE_MASK, parts, wire.times_now(), brief)
         else:
@@ -206,10 +216,12 @@ class Inodes:
             said = self._at_kept_times(path, said)
         within = directory if entry is None else None
         if inode is None:
-            self.nodes[number] = Inode(path, number, said, stamp, entry, within)
+            inode = self.nodes[number] = Inode(path, number, said, stamp, entry, within)
         else:
             inode.lookups += 1
             inode.said, inode.stamp, inode.entry, inode.within = said, stamp, entry, within
+        if told != inode.told:
+            inode.told = told
         return said
 
     # --- what stat(2) says ----------------------------------------------------------------
@@ -283,24 +295,23 @@ class Inodes:
     def entry(self, inode: Inode) -> Entry | None:
         """What is at an inode's path now, or None; what stat(2) says of it is up to date then."""
         stamp = self.stamp
-        if inode.stamp == stamp:
-            if inode.entry is not None:
+        if inode.stamp == stamp or (inode.stamp < 0 and inode.stamp == self.brief_stamp):
+            if inode.entry is not None and (inode.told == STEADY or inode.told == self._tree.told):
                 return inode.entry
             directory = inode.within
             if directory is not None and directory.kind is not None and directory.entered == stamp:
                 declared = directory.kind.declared[inode.path[len(directory.path) + 1 :]]
                 inode.entry = declared[2](directory.entry)
                 return inode.entry
+        told, now = self._tree.told, self.brief_stamp if inode.brief else stamp
         try:
             entry, passing = self._entry(inode.path)
         except NoEntry:
             return None
-        if inode.stamp != stamp:
+        if inode.stamp != now:
             self._say(inode, entry)
-        if passing:
-            inode.stamp = PASSING
-        else:
-            inode.stamp, inode.entry, inode.within = stamp, entry, None
+        inode.stamp, inode.entry, inode.within = now, entry, None
+        inode.told = told if passing else STEADY
         return entry
 
     def _entry(self, path: str) -> tuple[Entry, bool]:

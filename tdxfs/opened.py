@@ -90,7 +90,7 @@ class Descriptions:
             file.may_open()
         if self.failures is not None:
             self.failures.meet("open", inode.path)
-        opened = Opened(inode, file, stamp, self._tree.told, flags)
+        opened = Opened(inode, file, stamp, inode.told, flags)
         if not opened.plain:
             self._prepare(opened, file, access)
         # only what the page cache holds can be mapped MAP_SHARED

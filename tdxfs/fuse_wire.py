@@ -148,6 +148,8 @@ class Change:
     mode: int | None
     uid: int | None
     gid: int | None
+    size: int | None
+    """In bytes."""
     truncates: bool
     """Whether it is truncate(2), or O_TRUNC; ftruncate(2) changes nothing in sysfs."""
     atime: tuple[int, int] | None
@@ -158,13 +160,14 @@ class Change:
 def change(data: bytearray) -> Change:
     """``struct fuse_setattr_in`` of a request that came now."""
     moment = now()
-    valid, seconds, mseconds, nanoseconds, mnanoseconds, mode, uid, gid = struct.unpack_from(
-        "=40xI4x8x8x8xqq8xII4xI4xII", data
+    valid, size, seconds, mseconds, nanoseconds, mnanoseconds, mode, uid, gid = struct.unpack_from(
+        "=40xI4x8xQ8xqq8xII4xI4xII", data
     )
     return Change(
         mode if valid & 1 else None,
         uid if valid & 1 << 1 else None,
         gid if valid & 1 << 2 else None,
+        size if valid & 1 << 3 else None,
         bool(valid & 1 << 3 and not valid & 1 << 6),
         moment if valid & 1 << 7 else (seconds, nanoseconds) if valid & 1 << 4 else None,
         moment if valid & 1 << 8 else (mseconds, mnanoseconds) if valid & 1 << 5 else None,

@@ -5,6 +5,7 @@ A name is looked up without making its entry where every directory of a class sa
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -14,11 +15,14 @@ from attrs import define
 from tdxfs import fuse_wire as wire
 from tdxfs.errors import NoEntry
 from tdxfs.fuse_wire import Parts, parts_of
+from tdxfs.model import kernel_at_least
 from tdxfs.sysfs.attribute import Directory, Entry, File, Shape
 from tdxfs.tree import INODE_MASK, Tree, inode_number, path_number
 
 NEVER = STEADY = -1
 """The stamp of what is not up to date."""
+MAX_NON_LFS, LFS_SINCE = (1 << 31) - 1, "7.3"
+"""The largest size of a file, and the kernel from which on kernfs knows no such limit."""
 DAY = 24 * 3600
 """Seconds after which relatime counts an access in any case."""
 
@@ -234,8 +238,13 @@ class Inodes:
         return wire.attributes(inode.said)
 
     def change_attributes(self, nodeid: int, change: wire.Change) -> bytes:
-        """chmod, chown, utimes and truncate: kernfs keeps what they set for as long as the object lives."""
+        """
+        chmod, chown, utimes and truncate: kernfs keeps what they set for as long as the object lives. OSError where a
+        size is refused (inode_newsize_ok).
+        """
         inode = self.nodes[nodeid]
+        if (change.size or 0) > MAX_NON_LFS and not kernel_at_least(self._tree.machine.topology.kernel, LFS_SINCE):
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), inode.path)
         entry = self.entry(inode)
         if entry is None:
             return wire.attributes(inode.said)

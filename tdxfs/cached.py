@@ -7,6 +7,7 @@ kernel knows names (`Inodes`) and in which something may differ (`Directory.touc
 from __future__ import annotations
 
 from collections.abc import Collection
+from stat import S_ISDIR
 from typing import Any
 
 from attrs import define, field
@@ -65,8 +66,22 @@ class Cached:
                 stale.names.append((inode.nodeid, encoded(name)))
                 if was is not None:
                     stale.gone.add(f"{new.path}/{name}")
+                for one in (was, now):
+                    if isinstance(one, Directory):
+                        self._forget(one, stale)
             elif isinstance(was, File) and isinstance(now, File) and stat_of(was) != stat_of(now):
                 stale.names.append((inode.nodeid, encoded(name)))
+
+    def _forget(self, directory: Directory[Any], stale: Stale) -> None:
+        # what the kernel knows below a directory that goes stays, also for the next one, while somebody has it open
+        inode = self._inodes.at(directory.path)
+        if inode is None or inode.kind is None or directory.OF_TASKS:
+            return
+        for name, kind in directory.entries(self._tiers):
+            stale.names.append((inode.nodeid, encoded(name)))
+            below = directory.lookup(name, self._tiers) if S_ISDIR(kind) else None
+            if isinstance(below, Directory):
+                self._forget(below, stale)
 
 
 def _kind(entry: Entry | None) -> type | None:

@@ -79,12 +79,12 @@ class Kind:
     lists: bool = True
     """Whether a listing may tell the kernel its names."""
     brief: bool = False
-    """Whether the kernel may not keep its names: they come and go with tasks."""
+    """Whether the kernel may not keep its names: they come and go with tasks, or it is gone itself."""
 
 
 _OWN_WAY = Kind({}, (), quick=False)
 _UNTOLD = Kind({}, (), quick=False, lists=False)
-_OF_TASKS = Kind({}, (), quick=False, lists=False, brief=True)
+_BRIEF = Kind({}, (), quick=False, lists=False, brief=True)
 
 
 class Inodes:
@@ -164,13 +164,10 @@ class Inodes:
         kind, stamp = directory.kind, self.stamp
         if kind is None or directory.entered != stamp:
             # before the tree is asked: a change that comes between is told to the kernel after this answer
-            directory.entered, directory.kind = stamp, _UNTOLD
+            directory.entered, directory.kind = stamp, _BRIEF
             entry = self.entry(directory)
-            if isinstance(entry, Directory):
-                if entry.OF_TASKS:
-                    directory.kind = _OF_TASKS
-                elif not directory.passing and not self.vanished:
-                    directory.kind = self._kind(entry)
+            if isinstance(entry, Directory) and not entry.OF_TASKS:
+                directory.kind = _UNTOLD if directory.passing or self.vanished else self._kind(entry)
             kind = directory.kind
         return kind
 

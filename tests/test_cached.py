@@ -101,7 +101,11 @@ def test_all_that_differs_is_forgotten_and_nothing_else(change, backwards):
     above = {path: path.rpartition("/")[0] or "/" for path in differing}
     uppermost = {path for path in differing if above[path] in was and above[path] in now}
 
-    assert uppermost == told
+    moved = {path for path in uppermost if (path in was) != (path in now)}
+    below = {path for path in was.keys() | now.keys() if not moved.isdisjoint(upwards(path) - {path})}
+
+    assert uppermost == told - below
+    assert {path for path in below if path in was} <= told
     assert {path for path in lost if path.rpartition("/")[0] not in lost} == stale.gone
 
 

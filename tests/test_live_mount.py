@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+from functools import partial
 
 import pytest
 from attrs import evolve
@@ -60,6 +61,28 @@ def test_a_descriptor_outlives_its_object_but_reads_no_more(root):
     assert before.st_mode == os.fstat(held).st_mode
     assert "0\n" == (root / VERDICT).read_text()
     os.close(held)
+
+
+def test_a_directory_that_is_held_over_its_removal(root):
+    """Nothing is found in it while it is gone, and everything in the next one of its name."""
+    hotplug, module = root / "sys/kernel/debug/tdxfs/hotplug", "base=0x400000000"
+    block = root / "sys/devices/system/memory/memory128"
+    names = ["state", "power", "power/control", "uevent", "absent"]
+    for known in (names[:2], names):
+        hotplug.write_text(f"plug node=2 {module} size=0x40000000")
+        held = [os.open(path, os.O_RDONLY) for path in (block, block / "power", block / "state")]
+        for name in known:
+            (block / name).exists()
+        hotplug.write_text(f"unplug {module}")
+        assert [errno.ENOENT] * 5 == [error(partial(os.stat, name, dir_fd=held[0])) for name in names]
+        assert errno.ENOENT == error(partial(os.stat, "control", dir_fd=held[1]))
+        hotplug.write_text(f"plug node=2 {module} size=0x40000000")
+
+        assert [True, True, True, True, False] == [(block / name).exists() for name in names]
+        assert errno.ENODEV == error(os.read, held[2], 10)
+        hotplug.write_text(f"unplug {module}")
+        for descriptor in held:
+            os.close(descriptor)
 
 
 def test_tasks_come_and_go_at_once(root):

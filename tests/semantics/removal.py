@@ -99,7 +99,6 @@ def _deleted(held):
 
 
 KNEW = "the kernel's FUSE answers from what it knew"
-LATER = "not done: the files of what is removed are forgotten with its directory, when nobody has them open"
 ROWS = (
     ("poll IN+PRI", "0xb", lambda held: hex(poll(held.read, select.POLLIN | select.POLLPRI))),
     ("read at the old offset", "ENODEV", lambda held: answer(os.read, held.read, 10)),
@@ -112,6 +111,7 @@ ROWS = (
     ("fstatat(directory, .)", True, _status_of(".")),
     ("fstatat(directory, ..)", True, _status_of("..")),
     ("open by path", "ENOENT", lambda held: can_open(held.path, os.O_RDONLY)),
+    ("readlink of /proc/self/fd/N", "... (deleted)", _deleted),
     ("open /proc/self/fd/N", "ENODEV", lambda held: can_open(f"/proc/self/fd/{held.read}", os.O_RDONLY)),
 )
 """What is asked, the answer, how."""
@@ -120,7 +120,6 @@ BROKEN = (
     ("read after lseek 0", "ENODEV", _seek_and_read, None, ""),
     ("fstat of the file: nlink", by(1, 1, 0), lambda held: os.fstat(held.read).st_nlink, 1, KNEW),
     ("fstat of the directory: nlink", by(2, 2, 0), lambda held: os.fstat(held.directory).st_nlink, 3, KNEW),
-    ("readlink of /proc/self/fd/N", "... (deleted)", _deleted, "the old path", LATER),
 )
 """The same, and what a mount answers, and why."""
 RULES = tuple(

@@ -1,88 +1,19 @@
-"""libfuse 2.9 beyond what fusepy declares: the operations after `bmap`, the loop that serves a mount, notifications.
+"""libfuse 2.9 beyond what fusepy declares: the operations after `bmap`, a mount without ``fuse_main``, notifications.
 
-fusepy hands the whole life of a mount to ``fuse_main``. A server that tells the kernel what it must forget needs to
-number the kernel's nodes itself, and the requests that come all the time are answered fastest where they are read:
-the loop here is libfuse's own (``fuse_session_loop``), which keeps those from libfuse and gives it the others.
+fusepy hands the whole life of a mount to ``fuse_main``. Here libfuse mounts and unmounts, and answers the requests that
+it is given; who reads them is `Session`.
 """
 
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
-import select
-import signal
-import stat
-import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from io import FileIO
-from pathlib import Path
-from threading import Event, Thread, get_ident
-from typing import Any, Protocol
+from typing import Any
 
-from tdxfs import fuse_wire as wire
-from tdxfs.fuse_wire import (
-    BODY,
-    GETATTR,
-    LOOKUP,
-    OPEN,
-    READ,
-    RELEASE,
-    pack_reply,
-    unpack_head,
-    unpack_open,
-    unpack_read,
-)
-from tdxfs.server import LIBFUSE, is_mounted  # before fuse: it says which libfuse
+from tdxfs.server import LIBFUSE  # before fuse: it says which libfuse
 
 import fuse  # isort: skip
-
-LOOKS = 30
-"""How often to look for the next request before going to sleep: to be woken takes longer than most of them."""
-
-
-class Filesystem(Protocol):
-    """
-    Answers to the requests that come all the time; a negative errno instead of what is described, or an exception.
-    The others libfuse gives to its handlers, as if they were all about the root: what they are about they know by
-    handle.
-    """
-
-    def look_up(self, nodeid: int, name: str) -> bytes:
-        """``struct fuse_entry_out`` of a name in a directory."""
-
-    def forget(self, nodeid: int, lookups: int) -> None:
-        """The kernel has forgotten so many answers about a node."""
-
-    def attributes_of(self, nodeid: int) -> bytes:
-        """``struct fuse_attr_out``."""
-
-    def change_attributes(self, nodeid: int, change: wire.Change) -> bytes:
-        """``struct fuse_attr_out`` afterwards."""
-
-    def target_of(self, nodeid: int) -> bytes:
-        """The text of a link."""
-
-    def open(self, nodeid: int, flags: int) -> bytes | int:
-        """``struct fuse_open_out``."""
-
-    def open_directory(self, nodeid: int) -> bytes | int:
-        """``struct fuse_open_out``."""
-
-    def read(self, handle: int, size: int, offset: int) -> bytes | int: ...
-
-    def write(self, handle: int, data: bytes, offset: int) -> int:
-        """How many bytes it took."""
-
-    def list(self, handle: int, size: int, offset: int, plus: bool) -> bytes:
-        """``struct fuse_dirent`` of the entries that follow an offset, with `plus` ``struct fuse_direntplus``."""
-
-    def release(self, handle: int) -> int:
-        """0."""
-
-    def failed(self) -> int:
-        """The negative errno that stands for the exception being handled."""
 
 
 class Operations(fuse.fuse_operations):  # type: ignore[misc]
@@ -130,7 +61,6 @@ _next_chan = _declare(_QUICK, "fuse_session_next_chan", _P, _P, _P)
 _chan_fd = _declare(_QUICK, "fuse_chan_fd", _INT, _P)
 _chan_bufsize = _declare(_QUICK, "fuse_chan_bufsize", _SIZE, _P)
 _process = _declare(_QUICK, "fuse_session_process", None, _P, _P, _SIZE, _P)
-_exited = _declare(_QUICK, "fuse_session_exited", _INT, _P)
 _inval_entry = _declare(_BLOCKING, "fuse_lowlevel_notify_inval_entry", _INT, _P, ctypes.c_int64, ctypes.c_char_p, _SIZE)
 _inval_inode = _declare(
     _BLOCKING, "fuse_lowlevel_notify_inval_inode", _INT, _P, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64
@@ -139,28 +69,11 @@ _notify_poll = _declare(_BLOCKING, "fuse_notify_poll", _INT, _P)
 _pollhandle_destroy = _declare(_QUICK, "fuse_pollhandle_destroy", None, _P)
 
 
-class _Buffer:
-    """Where a request is read into."""
+class Channel:
+    """A mount that libfuse has made, and what it has of it."""
 
-    def __init__(self, size: int) -> None:
-        self.data = bytearray(size)
-        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.data))
-
-    def fill(self, request: bytes) -> int:
-        self.data[: len(request)] = request
-        return len(request)
-
-
-class Session:
-    """One mount: what libfuse has of it, and the loop that serves it until it is unmounted or a signal ends it."""
-
-    def __init__(
-        self,
-        handlers: Mapping[str, Callable[..., int]],
-        filesystem: Filesystem,
-        arguments: Iterable[str],
-    ) -> None:
-        self._filesystem = filesystem
+    def __init__(self, handlers: Mapping[str, Callable[..., int]], arguments: Iterable[str]) -> None:
+        """`handlers` by operation; RuntimeError if libfuse cannot mount: it says why on standard error."""
         self._operations = Operations()
         types = prototypes()
         # ctypes itself keeps only one of a base's and a subclass's first field alive
@@ -183,194 +96,19 @@ class Session:
             raise RuntimeError("it does not say why")
         self._session = _get_session(self._fuse)
         self._channel = _next_chan(self._session, None)
-        self._descriptor = _chan_fd(self._channel)
-        # reads for less than os.read() and os.readv() do
-        self._device = FileIO(self._descriptor, "r+", closefd=False)
-        self._own, self._other = (_Buffer(_chan_bufsize(self._channel)) for _ in range(2))
-        self._postponed: deque[bytes] = deque()
-        self._stopped = False
-        self._ended = Event()
-        # with one CPU nobody sends a request while this looks for one
-        self._sleeps = len(os.sched_getaffinity(0)) == 1
+        self.descriptor: int = _chan_fd(self._channel)
+        """Of ``/dev/fuse``."""
+        self.longest: int = _chan_bufsize(self._channel)
+        """The bytes of a request at most."""
 
-    def serve(self) -> None:
-        """Answer requests until the mount is gone, or SIGTERM, SIGINT or SIGHUP comes; then unmount."""
-        own, data, readinto, answer = self._own, self._own.data, self._device.readinto, self._answer
-        descriptor, postponed = self._descriptor, self._postponed
-        os.set_blocking(descriptor, self._sleeps)
-        looks, patience = 0, -1 if self._sleeps else LOOKS
-        wakes = self._end_at_signals()
-        try:
-            while not self._stopped:
-                try:
-                    if looks == patience:
-                        os.set_blocking(descriptor, True)
-                        try:
-                            size = readinto(data)
-                        finally:
-                            os.set_blocking(descriptor, False)
-                    else:
-                        size = readinto(data)
-                except OSError as error:
-                    if error.errno == errno.ENOENT:  # the caller was interrupted before its request was read
-                        continue
-                    if error.errno == errno.ENODEV:
-                        break
-                    raise
-                if size is None:  # there is none yet
-                    looks += 1
-                    continue
-                looks = 0
-                answer(own, size)
-                while postponed:
-                    answer(own, own.fill(postponed.popleft()))
-        finally:
-            self._ended.set()
-            signal.set_wakeup_fd(-1)
-            os.close(wakes)
-            # a copy in another mount namespace can outlive the mount: then there is nothing left to unmount here
-            if is_mounted(Path(os.fsdecode(ctypes.string_at(self._mountpoint.value or 0)))):
-                _teardown(self._fuse, self._mountpoint)
+    @property
+    def mountpoint(self) -> str:
+        return os.fsdecode(ctypes.string_at(self._mountpoint.value or 0))
 
-    def _end_at_signals(self) -> int:
-        # whichever thread a signal comes to, and whenever, it is in a pipe for good; the end of it that is written to
-        woken, wakes = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(wakes, False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: None)
-        signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
-        Thread(target=self._end, name="end", args=(woken, get_ident()), daemon=True).start()
-        return wakes
-
-    def _end(self, woken: int, loop: int) -> None:
-        # a read that waits for a request is interrupted until the loop is seen to have ended
-        if os.read(woken, 1):
-            self._stopped = True
-            while not self._ended.wait(0.01):
-                os.set_blocking(self._descriptor, False)
-                signal.pthread_kill(loop, signal.SIGTERM)
-        os.close(woken)
-
-    def _answer(self, request: _Buffer, size: int) -> None:
-        data, filesystem = request.data, self._filesystem
-        opcode = data[4]
-        number, nodeid = unpack_head(data)
-        said: bytes | int | None
-        try:
-            if opcode == READ:
-                handle, offset, length = unpack_read(data)
-                said = filesystem.read(handle, length, offset)
-            elif opcode == LOOKUP:
-                name = data[BODY : size - 1].decode("utf-8", "surrogateescape")
-                said = filesystem.look_up(nodeid, name)
-            elif opcode == OPEN:
-                said = filesystem.open(*unpack_open(data))
-            elif opcode == RELEASE:
-                said = filesystem.release(unpack_read(data)[0])
-            elif opcode == GETATTR:
-                said = filesystem.attributes_of(nodeid)
-            else:
-                said = self._said(opcode, nodeid, data)
-        except BaseException:
-            said = filesystem.failed()
-        if said is None:
-            self._pass_on(request, size)
-            return
-        reply = pack_reply(16, said, number) if isinstance(said, int) else pack_reply(16 + len(said), 0, number) + said
-        try:  # noqa: SIM105  contextlib.suppress() costs more
-            os.write(self._descriptor, reply)
-        except FileNotFoundError:  # the caller was interrupted meanwhile
-            pass
-
-    def _said(self, opcode: int, nodeid: int, data: bytearray) -> bytes | int | None:
-        # the answer, a negative errno or 0; None: libfuse is to answer, or nobody
-        filesystem = self._filesystem
-        if opcode == wire.WRITE:
-            handle, offset, length = unpack_read(data)
-            written = filesystem.write(handle, bytes(data[wire.WRITTEN : wire.WRITTEN + length]), offset)
-            return written if written < 0 else wire.pack_written(written)
-        if opcode in (wire.READDIR, wire.READDIRPLUS):
-            handle, offset, length = unpack_read(data)
-            return filesystem.list(handle, length, offset, opcode == wire.READDIRPLUS)
-        if opcode == wire.OPENDIR:
-            return filesystem.open_directory(nodeid)
-        if opcode == wire.RELEASEDIR:
-            return filesystem.release(unpack_read(data)[0])
-        if opcode == wire.READLINK:
-            return filesystem.target_of(nodeid)
-        if opcode == wire.SETATTR:
-            return filesystem.change_attributes(nodeid, wire.change(data))
-        if opcode == wire.MKNOD:
-            return -errno.EACCES if stat.S_ISREG(wire.unpack_mode(data)[0]) else -errno.EPERM
-        if opcode == wire.IOCTL and data[BODY + 8] & wire.IOCTL_DIR:
-            return -errno.ENOTTY
-        return wire.REFUSED.get(opcode)
-
-    def _pass_on(self, request: _Buffer, size: int) -> None:
-        # libfuse decodes the request and encodes the answer, but it knows no node except the root
-        data = request.data
-        opcode = data[4]
-        if opcode in (wire.FORGET, wire.BATCH_FORGET):
-            for nodeid, lookups in wire.forgotten(data):
-                self._filesystem.forget(nodeid, lookups)
-        elif opcode == wire.INIT:
-            self._greet(request, size)
-        else:
-            if unpack_head(data)[1]:
-                data[wire.NODEID] = wire.ROOT
-            _process(self._session, request.address, size, self._channel)
-
-    def _greet(self, request: _Buffer, size: int) -> None:
-        # libfuse's own answer goes into a pipe instead, to be completed
-        device = os.dup(self._descriptor)
-        said, says = os.pipe2(os.O_CLOEXEC)
-        os.dup2(says, self._descriptor)
-        try:
-            _process(self._session, request.address, size, self._channel)
-        finally:
-            os.dup2(device, self._descriptor, inheritable=False)
-            os.close(device)
-            os.close(says)
-        with os.fdopen(said, "rb") as pipe:
-            reply = pipe.read()
-        os.write(self._descriptor, wire.with_readdirplus(request.data, reply))
-
-    def answer_others(self, done: Callable[[], bool], bell: int, patience: float) -> bool:
-        """
-        Within a request, answer those of others until `done`, to be looked at when the eventfd `bell` rings, or
-        `patience` seconds are over: whether it is done. What would change the machine waits for this request's end.
-        """
-        waiting = select.poll()
-        waiting.register(self._descriptor, select.POLLIN)
-        waiting.register(bell, select.POLLIN)
-        end = time.monotonic() + patience
-        os.set_blocking(self._descriptor, False)
-        try:
-            while not done():
-                ready = waiting.poll(max(end - time.monotonic(), 0) * 1000)
-                if not ready:
-                    return False
-                if any(descriptor == self._descriptor for descriptor, _ in ready):
-                    self._answer_one()
-                else:
-                    os.eventfd_read(bell)
-            return True
-        finally:
-            os.set_blocking(self._descriptor, self._sleeps)
-
-    def _answer_one(self) -> None:
-        try:
-            size = self._device.readinto(self._other.data)
-        except OSError as error:
-            if error.errno == errno.ENOENT:
-                return
-            raise
-        if size is None:
-            return
-        if self._other.data[4] in (wire.WRITE, wire.IOCTL, wire.DESTROY):
-            self._postponed.append(bytes(self._other.data[:size]))
-        else:
-            self._answer(self._other, size)
+    def process(self, request: bytearray, size: int) -> None:
+        """libfuse decodes a request, calls its handler and encodes the answer."""
+        where = ctypes.addressof(ctypes.c_char.from_buffer(request))
+        _process(self._session, where, size, self._channel)
 
     def forget_name(self, directory: int, name: bytes) -> int:
         """The kernel looks `name` up anew in a directory; a negative errno where it did not know it. Blocks."""
@@ -379,6 +117,10 @@ class Session:
     def forget_attributes(self, nodeid: int) -> int:
         """The kernel asks anew for the attributes of a node; a negative errno where it did not know it. Blocks."""
         return int(_inval_inode(self._channel, nodeid, -1, 0))
+
+    def unmount(self) -> None:
+        """The end of it."""
+        _teardown(self._fuse, self._mountpoint)
 
 
 def wake(handle: int) -> None:

@@ -1,22 +1,21 @@
 """What the kernel knows of a mounted tree: the names that it has looked up, by the numbers that it got for them.
 
-A name is looked up without making its entry where every directory of a class says the same of it (`Shapes`).
+What stat(2) says of a name is told without making its entry where every directory of a class says the same of it.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
-
-from attrs import define
 
 from tdxfs import fuse_wire as wire
 from tdxfs.errors import NoEntry
+from tdxfs.finder import BRIEF, UNTOLD, Finder, Kind
 from tdxfs.fuse_wire import Parts, parts_of
 from tdxfs.model import kernel_at_least
-from tdxfs.sysfs.attribute import Directory, Entry, File, Shape
+from tdxfs.sysfs.attribute import Directory, Entry
 from tdxfs.tree import INODE_MASK, Tree, inode_number, path_number
 
 NEVER = STEADY = -1
@@ -68,25 +67,6 @@ class Inode:
         return wire.is_brief(self.said)
 
 
-@define(eq=False)
-class Kind:
-    """What all directories of a class have in common (`Shapes`, with parts for shapes)."""
-
-    declared: dict[str, tuple[Parts | None, Callable[[Any], bool] | None, Callable[[Any], Entry | None]]]
-    families: tuple[tuple[Callable[[Any, str], Any], Parts | None, Callable[[Any, str, Any], Entry]], ...]
-    quick: bool = True
-    """Whether these say which names there are."""
-    lists: bool = True
-    """Whether a listing may tell the kernel its names."""
-    brief: bool = False
-    """Whether the kernel may not keep its names: they come and go with tasks, or it is gone itself."""
-
-
-_OWN_WAY = Kind({}, (), quick=False)
-_UNTOLD = Kind({}, (), quick=False, lists=False)
-_BRIEF = Kind({}, (), quick=False, lists=False, brief=True)
-
-
 class Inodes:
     """
     The table of a mount's inodes. One thread asks it; another may change the machine meanwhile: what is made of the
@@ -95,20 +75,15 @@ class Inodes:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self._owner = owner()
+        self.finder = Finder(tree)
         self.nodes: dict[int, Inode] = {}
         """By the kernel's number."""
         self._know_root_only()
-        self._directories: dict[str, Directory[Any]] = {}
-        self._kinds: dict[type, Kind] = {}
-        self._of = 0  # the stamp of these two
         self.kept: dict[str, dict[str, Any]] = {}
         """Path -> what chmod, chown, utimes and truncate set."""
         self._generation = tree.generation
         self.stamp = 0
         """Goes up when what is remembered of the tree holds no more."""
-        self.vanished: frozenset[str] = frozenset()
-        """Paths that a fault has taken away: nothing at them or below is found."""
 
     def _know_root_only(self) -> None:
         self.nodes = {wire.ROOT_NODEID: Inode("", wire.ROOT_NODEID, b"", NEVER, None, None)}
@@ -164,10 +139,11 @@ class Inodes:
         kind, stamp = directory.kind, self.stamp
         if kind is None or directory.entered != stamp:
             # before the tree is asked: a change that comes between is told to the kernel after this answer
-            directory.entered, directory.kind = stamp, _BRIEF
+            directory.entered, directory.kind = stamp, BRIEF
             entry = self.entry(directory)
             if isinstance(entry, Directory) and not entry.OF_TASKS:
-                directory.kind = _UNTOLD if directory.passing or self.vanished else self._kind(entry)
+                untold = directory.passing or self.finder.vanished
+                directory.kind = UNTOLD if untold else self.finder.kind(entry, stamp)
             kind = directory.kind
         return kind
 
@@ -202,7 +178,7 @@ class Inodes:
         if parts is None or (self.kept and path in self.kept):
             before, brief_stamp = self._tree.told, self.brief_stamp
             try:
-                entry, passing = self._entry(path)
+                entry, passing = self.finder.entry(path, stamp)
             except NoEntry:
                 return None
             parts = self._parts(path, entry)
@@ -289,7 +265,7 @@ class Inodes:
             mode, size, rdev, nlink = entry.MODE, 0, 0, entry.nlink(self._tree.tiers)
         else:
             mode, size, rdev, nlink = entry.mode, entry.size, entry.rdev, entry.nlink
-        uid, gid = self._owner
+        uid, gid = self.finder.owner
         kept = self.kept.get(path)
         if kept is not None:
             mode = mode & ~0o7777 | kept.get("mode", mode) & 0o7777
@@ -311,7 +287,7 @@ class Inodes:
                 return inode.entry
         told, now = self._tree.told, self.brief_stamp if inode.brief else stamp
         try:
-            entry, passing = self._entry(inode.path)
+            entry, passing = self.finder.entry(inode.path, stamp)
         except NoEntry:
             return None
         if inode.stamp != now:
@@ -319,99 +295,3 @@ class Inodes:
         inode.stamp, inode.entry, inode.within = now, entry, None
         inode.told = told if passing else STEADY
         return entry
-
-    def _entry(self, path: str) -> tuple[Entry, bool]:
-        # the entry at a path, and whether it passes
-        if self._is_vanished(path):
-            raise NoEntry(path)
-        if not path:
-            return self._tree.root, False
-        above, _, name = path.rpartition("/")
-        directory = self._directory(above)
-        if directory is None:
-            raise NoEntry(path)
-        of_tasks = type(directory).OF_TASKS
-        entry = (self._now(directory) if of_tasks else directory).lookup(name, self._tree.tiers)
-        passing = of_tasks or _is_of_tasks(entry)
-        if passing and not of_tasks:
-            entry = self._now(directory).lookup(name, self._tree.tiers)
-        if entry is None:
-            raise NoEntry(path)
-        return entry, passing
-
-    def _now(self, directory: Directory[Any]) -> Directory[Any]:
-        # what only tasks have changed is the same directory
-        machine = self._tree.machine
-        if directory.machine is machine:
-            return directory
-        return type(directory)(directory.path, machine, directory.key)
-
-    def _directory(self, path: str) -> Directory[Any] | None:
-        if self._of != self.stamp:
-            self._catch_up()
-        found = self._directories.get(path)
-        if found is None:
-            try:
-                entry, passing = self._entry(path)
-            except NoEntry:
-                return None
-            if not isinstance(entry, Directory):
-                return None
-            found = entry
-            above = self._directory(path.rpartition("/")[0]) if passing else None
-            if not passing or (above is not None and not above.OF_TASKS):
-                self._directories[path] = entry
-        return found
-
-    def _catch_up(self) -> None:
-        self._of = self.stamp
-        self._directories.clear()
-        self._kinds.clear()
-
-    def _is_vanished(self, path: str) -> bool:
-        return bool(self.vanished) and not self.vanished.isdisjoint(upwards(path))
-
-    def _kind(self, directory: Directory[Any]) -> Kind:
-        if self._of != self.stamp:
-            self._catch_up()
-        kind = self._kinds.get(type(directory))
-        if kind is None:
-            shapes = directory.shapes(self._tree.tiers)
-            kind = _OWN_WAY
-            if shapes is not None:
-                kind = Kind(
-                    {
-                        name: (self._parts_of_shape(shape), there, make)
-                        for name, (shape, there, make) in shapes.declared.items()
-                    },
-                    tuple((find, self._parts_of_shape(shape), make) for find, shape, make in shapes.families),
-                )
-            self._kinds[type(directory)] = kind
-        return kind
-
-    def _parts_of_shape(self, shape: Shape | None) -> Parts | None:
-        return None if shape is None else parts_of(shape.mode, shape.nlink, shape.size, 0, *self._owner)
-
-
-def _is_of_tasks(entry: Entry | None) -> bool:
-    return type(entry).OF_TASKS if isinstance(entry, Directory) else isinstance(entry, File) and entry.sampled
-
-
-def upwards(path: str) -> set[str]:
-    """A path and every directory above it, but for the root."""
-    found = set()
-    while path:
-        found.add(path)
-        path = path.rpartition("/")[0]
-    return found
-
-
-def owner() -> tuple[int, int]:
-    """
-    Uid and gid of every file: root, but in a user namespace that has no root nobody may write to root's files, so
-    there the user owns them.
-    """
-    with open("/proc/self/uid_map", encoding="ascii") as file:
-        if any(line.split()[0] == "0" for line in file):
-            return 0, 0
-    return os.geteuid(), os.getegid()

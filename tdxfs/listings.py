@@ -10,7 +10,8 @@ from stat import S_IFDIR
 from typing import Any, TypeAlias
 
 from tdxfs import fuse_wire as wire
-from tdxfs.inodes import Inode, Inodes, Kind
+from tdxfs.finder import Kind
+from tdxfs.inodes import Inode, Inodes
 from tdxfs.sysfs.attribute import Directory
 from tdxfs.tree import INODE_MASK, LAST_OFFSET, Entries, Tree, inode_number, path_number
 

@@ -22,13 +22,14 @@ from tdxfs.cached import Cached, Stale
 from tdxfs.caller import Caller
 from tdxfs.errors import UserError
 from tdxfs.failures import Failures, in_force
-from tdxfs.fuse_abi import Session, caller
+from tdxfs.fuse_abi import caller
 from tdxfs.inodes import Inode, Inodes
 from tdxfs.kvm import Call, Kvm
 from tdxfs.listings import Listings
 from tdxfs.model import PAGE_SIZE, Machine
 from tdxfs.notifier import Notifier
 from tdxfs.opened import Descriptions, Opened
+from tdxfs.session import Session
 from tdxfs.sysfs import paths
 from tdxfs.sysfs.attribute import Directory, Link
 from tdxfs.tree import Tree
@@ -122,9 +123,9 @@ class Server:
         # what had vanished is back, and what vanishes now is still named; told before the kernel locks the directory
         below = f"{inode.path}/"
         failures.meet("list", inode.path)
-        back = {path for path in self.inodes.vanished if path.rpartition("/")[0] == inode.path}
+        back = {path for path in self.inodes.finder.vanished if path.rpartition("/")[0] == inode.path}
         lost = set(failures.vanishing([below + name for name in self.listings.of(directory, self.inodes.stamp).names]))
-        self.inodes.vanished = self.inodes.vanished - back | lost
+        self.inodes.finder.vanished = self.inodes.finder.vanished - back | lost
         self.inodes.forget_all()
         self.notifier.post(self.cached.names(inode.path, [path[len(below) :] for path in back | lost]))
         self.notifier.settle()

@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 
 from tdxfs.cached import Stale
-from tdxfs.fuse_abi import Session
+from tdxfs.session import Session
 
 PATIENCE = 5.0
 """Seconds that a writer waits at most."""
@@ -49,9 +49,10 @@ class Notifier:
         return not self._pending
 
     def _run(self) -> None:
+        channel = self._session.channel
         while (stale := self._queue.get()) is not None:
-            results = {self._session.forget_name(directory, name) for directory, name in stale.names}
-            results |= {self._session.forget_attributes(nodeid) for nodeid in stale.attributes}
+            results = {channel.forget_name(directory, name) for directory, name in stale.names}
+            results |= {channel.forget_attributes(nodeid) for nodeid in stale.attributes}
             for result in results - HARMLESS:
                 print(f"tdxfs: the kernel does not forget: {errno.errorcode.get(-result, result)}", file=sys.stderr)
             with self._lock:

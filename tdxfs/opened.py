@@ -10,9 +10,10 @@ from typing import IO
 
 from tdxfs.descriptors import Descriptor
 from tdxfs.failures import Failures
+from tdxfs.finder import upwards
 from tdxfs.fuse_abi import drop, wake
 from tdxfs.fuse_wire import DIRECT_IO, mode_of, pack_opened
-from tdxfs.inodes import Inode, Inodes, upwards
+from tdxfs.inodes import Inode, Inodes
 from tdxfs.model import Machine
 from tdxfs.sysfs.attribute import Directory, Entry, File, Reader
 from tdxfs.tree import Tree, content

@@ -7,7 +7,8 @@ from machines import MIXED, booted
 from tdxfs import fuse_wire as wire
 from tdxfs.cached import Cached
 from tdxfs.counters import free_kib
-from tdxfs.inodes import Inodes, upwards
+from tdxfs.finder import upwards
+from tdxfs.inodes import Inodes
 from tdxfs.mempolicy import zonelists
 from tdxfs.model import DERIVED, GIB, Block, Driver, MemPolicy, Mode, Zone, changed
 from tdxfs.nodes import has_cpu, has_memory, has_normal_memory, online_nodes, possible_nodes

@@ -8,7 +8,8 @@ from typing import Any
 from attrs import frozen
 
 from tdxfs import delta
-from tdxfs.model import UEVENTS_KEPT, Machine, Uevent, changed
+from tdxfs.model import Machine, Uevent, changed
+from tdxfs.ring import Ring
 from tdxfs.sysfs import paths
 from tdxfs.sysfs.attribute import Directory, File
 
@@ -27,7 +28,7 @@ class _Happened:
     """Start of the lines of that file that are not said."""
 
 
-def following(old: Machine, new: Machine, root: Root) -> tuple[Uevent, ...]:
+def following(old: Machine, new: Machine, root: Root) -> Ring[Uevent]:
     """
     The uevents of `new`, which follows `old`: those of `old` that are still kept, those that a store asked for and
     those of what differs, in the kernel's order: what goes before what comes, a driver's own work before its bind.
@@ -39,13 +40,13 @@ def following(old: Machine, new: Machine, root: Root) -> tuple[Uevent, ...]:
         Uevent(seq, happened.action, happened.path.removeprefix("/sys"), happened.subsystem, _lines(happened, root))
         for seq, happened in enumerate(_differences(old, new), number)
     ]
-    return (*new.uevents, *events)[-UEVENTS_KEPT:] if events else new.uevents
+    return new.uevents.extended(events) if events else new.uevents
 
 
 def with_uevent(machine: Machine, action: str, path: str, subsystem: str, lines: tuple[str, ...]) -> Machine:
     """The machine after its kernel has sent one uevent about what is at a path of the tree."""
     event = Uevent(_last(machine) + 1, action, path.removeprefix("/sys"), subsystem, lines)
-    return changed(machine, uevents=(*machine.uevents, event)[-UEVENTS_KEPT:])
+    return changed(machine, uevents=machine.uevents.extended((event,)))
 
 
 def _last(machine: Machine) -> int:

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "tdxfs"
 
 LAYERS = (
-    ("errors", "ranges", "idlist", "render", "faults"),
+    ("errors", "ranges", "ring", "idlist", "render", "faults"),
     ("policy", "model", "kmsg", "validate"),
     ("nodes", "cpus", "zones", "counters", "capability", "tdmr", "delta", "mempolicy", "allocator"),
     (

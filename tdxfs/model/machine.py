@@ -16,6 +16,7 @@ from tdxfs.model.kinds import (
     Provider,
 )
 from tdxfs.model.states import (
+    UEVENTS_KEPT,
     Block,
     ConflictNumbers,
     DaxState,
@@ -35,6 +36,7 @@ from tdxfs.model.topology import (
 )
 from tdxfs.policy import Policies
 from tdxfs.ranges import Range, Ranges, RunMap
+from tdxfs.ring import Ring
 
 T = TypeVar("T")
 _SEEN = "seen_conflict_numbers"
@@ -127,8 +129,8 @@ class Machine:
     """How many changes made it since it booted."""
     conflict_numbers: ConflictNumbers = ConflictNumbers()
     """As they were when the conflicts were last looked at."""
-    uevents: tuple[Uevent, ...] = ()
-    """The newest `UEVENTS_KEPT`."""
+    uevents: Ring[Uevent] = Ring(UEVENTS_KEPT)
+    """The newest ones."""
     faults: tuple[Fault, ...] = ()
     """What goes wrong although the emulated kernel would not have it so."""
     tasks: Map[int, Task] = Map()

@@ -76,7 +76,7 @@ def boot(topology: Topology, policies: Policies | None = None) -> Machine:
         dax_regions=Map(_region_states(topology)),
         hugepages=Map(_hugepages(topology)),
         hidden=hidden,
-        log=tuple(log.records),
+        log=log.kept,
     )
     machine = dax.with_ids(_hot_add(machine))
     recorded = {nid: (total_kib(machine, nid), free_kib(machine, nid)) for nid in topology.counters}

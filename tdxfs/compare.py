@@ -120,12 +120,12 @@ def _play(machine: Machine, name: str, wanted: Wanted) -> tuple[Machine, str, st
         f"touch {name} gpa=0 size={wanted.memory}",
     )
     for line in lines:
-        logged = len(machine.log)
+        logged = machine.log.end
         try:
             machine = command(machine, line)
         except Refusal as refusal:
             machine = refusal.machine or machine
-            said = [record.text for record in machine.log[logged:]]
+            said = [record.text for record in machine.log.since(logged)]
             early = not line.startswith("touch")
             dead = name in machine.guests and machine.guests[name].life is Life.DEAD
             text = said[0] if said else f"{refusal.errno_name()}: {refusal.strerror}"

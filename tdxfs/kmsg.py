@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from attrs import define, field
 
-from tdxfs.model import LogRecord, Machine, changed
+from tdxfs.model import LOG_KEPT, LogRecord, Machine, changed
+from tdxfs.ring import Ring
 
 ALERT, ERR, WARN, NOTICE, INFO = 1, 3, 4, 5, 6
 """The kernel's log levels."""
@@ -27,13 +28,18 @@ class Log:
         """Append one line, a plausible while after the one before."""
         self.records.append(_next(self.records, level, text))
 
+    @property
+    def kept(self) -> Ring[LogRecord]:
+        """As a machine has it."""
+        return Ring[LogRecord](LOG_KEPT).extended(self.records)
+
     def tdx(self, level: int, text: str) -> None:
         self.say(level, f"virt/tdx: {text}")
 
 
 def said(machine: Machine, level: int, text: str) -> Machine:
     """The machine after its kernel has logged one line."""
-    return changed(machine, log=(*machine.log, _next(machine.log, level, text)))
+    return changed(machine, log=machine.log.extended((_next(machine.log, level, text),)))
 
 
 def _next(records: Sequence[LogRecord], level: int, text: str) -> LogRecord:

@@ -17,18 +17,22 @@ class Ring(Sequence[T], Generic[T]):
 
     size: int
     _items: Map[int, T] = Map()
-    _end: int = 0
+    end: int = 0
     """The number of the next item; they are numbered from 0 on, also those that are no longer kept."""
 
     def extended(self, items: Iterable[T]) -> Ring[T]:
         """The ring with more items; the oldest go."""
-        kept, end = self._items.mutate(), self._end
+        kept, end = self._items.mutate(), self.end
         for item in items:
             kept[end] = item
             end += 1
             if end > self.size:
                 kept.pop(end - 1 - self.size, None)
         return Ring(self.size, kept.finish(), end)
+
+    def since(self, number: int) -> list[T]:
+        """The items with this number and higher ones."""
+        return [self._items[number] for number in range(max(number, self.end - len(self)), self.end)]
 
     def __len__(self) -> int:
         return len(self._items)
@@ -38,5 +42,5 @@ class Ring(Sequence[T], Generic[T]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[T]: ...
     def __getitem__(self, index: int | slice) -> T | Sequence[T]:
-        numbers = range(self._end - len(self._items), self._end)[index]
+        numbers = range(self.end - len(self._items), self.end)[index]
         return self._items[numbers] if isinstance(numbers, int) else [self._items[number] for number in numbers]

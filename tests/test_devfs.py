@@ -8,6 +8,7 @@ from machines import MIXED, tree
 
 from tdxfs.errors import NoAddress, NoEntry
 from tdxfs.model import GIB, LogRecord
+from tdxfs.ring import Ring
 from tdxfs.root import Root
 from tdxfs.sysfs.attribute import Reader
 from tdxfs.tree import Stat, Tree, stat_of
@@ -39,13 +40,16 @@ class TestDaxNodes:
                 tree().lookup(f"/dev/{name}")
 
 
+LOG = (LogRecord(6, 5, "forgotten"), LogRecord(6, 10, "virt/tdx: one"), LogRecord(3, 25, "two"))
+
+
 class TestKmsg:
     def test_one_record_per_line(self):
-        """A record is level, sequence number, microseconds, flags and the text, and is read by itself."""
-        machine = evolve(tree().machine, log=(LogRecord(6, 10, "virt/tdx: one"), LogRecord(3, 25, "two")))
+        """A record is level, sequence number, microseconds, flags and the text; the oldest are not kept."""
+        machine = evolve(tree().machine, log=Ring(2).extended(LOG))
         kmsg = Tree(Root, machine).lookup("/dev/kmsg")
 
-        assert kmsg.show() == b"6,0,10,-;virt/tdx: one\n3,1,25,-;two\n"
+        assert kmsg.show() == b"6,1,10,-;virt/tdx: one\n3,2,25,-;two\n"
         assert Reader.RECORDS is kmsg.reader
         assert kmsg.size == 0
 

@@ -30,7 +30,8 @@ class DevRoot(Directory[Any]):
         The kernel log, one record per read: priority,sequence,microseconds,flags;text. At the end a read
         returns 0, EAGAIN with O_NONBLOCK, and poll waits for the next record.
         """
-        return Records(self.machine.log, format_kmsg)
+        kept = self.machine.log
+        return Records(kept, format_kmsg, kept.end - len(kept))
 
     kmsg.takes = TEXT
 

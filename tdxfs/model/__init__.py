@@ -29,6 +29,7 @@ from tdxfs.model.kinds import (
 )
 from tdxfs.model.machine import DERIVED, By, Machine, changed, derived, shared, with_device
 from tdxfs.model.states import (
+    LOG_KEPT,
     UEVENTS_KEPT,
     Block,
     ConflictNumbers,
@@ -72,6 +73,7 @@ __all__ = [
     "HUGEPAGE_SIZES",
     "KERNELS",
     "KIB",
+    "LOG_KEPT",
     "MIB",
     "NO_CACHE",
     "NO_CLUSTER",

@@ -16,6 +16,7 @@ from tdxfs.model.kinds import (
     Provider,
 )
 from tdxfs.model.states import (
+    LOG_KEPT,
     UEVENTS_KEPT,
     Block,
     ConflictNumbers,
@@ -124,7 +125,8 @@ class Machine:
     """Node id -> kB that it had online and kB that were free, by the model, when its counters were recorded."""
     hidden: RunMap[int] = RunMap()
     """Address -> node of memory that the firmware took off the map."""
-    log: tuple[LogRecord, ...] = ()
+    log: Ring[LogRecord] = Ring(LOG_KEPT)
+    """The newest lines."""
     generation: int = 0
     """How many changes made it since it booted."""
     conflict_numbers: ConflictNumbers = ConflictNumbers()

@@ -117,6 +117,10 @@ class LogRecord:
     text: str
 
 
+LOG_KEPT = 8192
+"""How many lines of its log a kernel keeps: what CONFIG_LOG_BUF_SHIFT=18 has room for, at 32 bytes a line."""
+
+
 @frozen
 class Uevent:
     """What the kernel tells udev about a device."""

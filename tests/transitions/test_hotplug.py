@@ -90,11 +90,11 @@ class TestHotplugPolicy:
     def test_memory_outside_tdx_memory(self, hotplug, plugged, onlined):
         """reject: EPERM for each block and no message; reject-range: EINVAL and one message; allow: it is online."""
         machine = tree(evolve(MIXED, policies=Policies(hotplug=hotplug)))
-        before = len(machine.machine.log)
+        before = machine.machine.log.end
         assert plugged == wrote(machine, HOTPLUG, PLUG)
         assert onlined == wrote(machine, f"{MEMORY}/memory128/state", "online")
 
-        said = format_dmesg(machine.machine.log[before:])
+        said = format_dmesg(machine.machine.log.since(before))
         assert (hotplug is Hotplug.REJECT_RANGE) is ("Reject hot-adding memory range: 0x400000000-0x440000000" in said)
         assert (hotplug is Hotplug.REJECT_RANGE) is bool(said)
         if hotplug is Hotplug.ALLOW:

@@ -68,11 +68,11 @@ class Server:
         self.session.serve()
 
     def _changed(self, old: Machine, new: Machine) -> None:
-        if delta.tasks_only(old, new):  # the kernel keeps nothing of what they change
-            self.notifier.post(Stale(attributes=self.opened.change(old, new, set())))
-            return
-        self.inodes.follow()
-        stale = self.cached.change(self.tree.root_of(old), self.tree.root_of(new))
+        if delta.tasks_only(old, new):  # the kernel keeps no name of what they change
+            stale = Stale()
+        else:
+            self.inodes.follow()
+            stale = self.cached.change(self.tree.root_of(old), self.tree.root_of(new))
         self.inodes.drop_kept()
         self.notifier.post(stale)
         self.notifier.post(Stale(attributes=self.opened.change(old, new, stale.gone)))

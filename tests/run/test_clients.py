@@ -33,7 +33,7 @@ COMMANDS = {
     "online": "getconf _NPROCESSORS_ONLN",
     "dmesg": "dmesg",
     "status": "cat /proc/self/status",
-    "status of a fork": "python3 -c \"import os; os.fork() == 0 and print(open('/proc/self/status').read()); os.wait\"",
+    "status of a fork": "python3 -c \"import os; os.wait() if os.fork() else print(open('/proc/self/status').read())\"",
     "daxctl": "daxctl list -RDM",
 }
 

@@ -16,11 +16,12 @@ from typing import ClassVar
 from tdxfs import tasks
 from tdxfs.errors import NoProcess
 from tdxfs.sandbox import linux
-from tdxfs.sandbox.calls import Calls
+from tdxfs.sandbox.calls import Calls, signed
 from tdxfs.sandbox.makers import Makers
 
 OVER = ("status", "stat", "numa_maps")
 """Files of every process that are the machine's."""
+AT_EMPTY_PATH, AT_EXECVE_CHECK = 0x1000, 0x10000
 
 
 class Followed:
@@ -35,6 +36,8 @@ class Followed:
         """Pid -> its pidfd."""
         self.pids: dict[int, int] = {}
         """Pidfd -> its process."""
+        self.unsure: set[int] = set()
+        """Processes that run what they had open, by a name that is a guess until they make their next call."""
 
     def process(self, tid: int, program: str = "", robust_list: int = 0) -> int:
         """
@@ -43,6 +46,8 @@ class Followed:
         """
         pid = self.calls.leaders.get(tid)
         if pid in self.processes:
+            if pid in self.unsure:
+                self._ask_name(pid)
             return pid
         try:
             pidfd, pid = os.pidfd_open(tid), tid  # refused for other threads than a process's first
@@ -75,8 +80,30 @@ class Followed:
                 linux.bind(f"/proc/self/fd/{directory}/{file}", f"/proc/{pid}/{file}")
         os.close(directory)
 
+    def _ask_name(self, pid: int) -> None:
+        self.unsure.discard(pid)
+        name, _ = self.calls.processes.origin(pid)
+        task = self.calls.tasks.get(pid)
+        if task is not None and task.name != name:
+            self.calls.tell(tasks.executed(pid, 0, name))
+
     def execve(self, tid: int, path: int, *_: int) -> None:
-        name = os.path.basename(self.calls.processes.string(tid, path))[: tasks.NAME_LENGTH]
+        self._execute(tid, self.calls.processes.string(tid, path))
+
+    def execveat(self, tid: int, directory: int, path: int, _argv: int, _envp: int, flags: int, *_: int) -> None:
+        """
+        The program may be what is open as `directory`. Its name is then that number, or on newer kernels that of the
+        file, for a script of its interpreter (``begin_new_exec``).
+        """
+        name = self.calls.processes.string(tid, path)
+        if flags & AT_EXECVE_CHECK or not (name or flags & AT_EMPTY_PATH):  # nothing is run
+            return
+        pid = self._execute(tid, name or self.calls.processes.opened(tid, signed(directory)))
+        if not name:
+            self.unsure.add(pid)
+
+    def _execute(self, tid: int, path: str) -> int:
+        name = os.path.basename(path)[: tasks.NAME_LENGTH]
         known = self.calls.leaders.get(tid) in self.processes
         pid = self.process(tid, name)
         task = self.calls.tasks.get(pid)
@@ -84,6 +111,7 @@ class Followed:
             if task.name != name or task.mappings or task.moved or self.calls.threads.get(pid):
                 self.calls.tell(tasks.executed(pid, 0, name))
             self._alone(pid)
+        return pid
 
     def begin(self, tid: int, robust_list: int, *_: int) -> None:
         """A thread, a process's first or another, says where the list of its robust mutexes is."""
@@ -126,6 +154,7 @@ class Followed:
 
     WATCHERS: ClassVar[dict[str, Callable[..., None]]] = {
         "execve": execve,
+        "execveat": execveat,
         "set_robust_list": begin,
         "clone": clone,
         "clone3": clone3,
@@ -138,6 +167,7 @@ class Followed:
         """A process is gone, however it ended."""
         pid = self.pids.pop(pidfd)
         del self.processes[pid]
+        self.unsure.discard(pid)
         self.poll.unregister(pidfd)
         os.close(pidfd)
         self._alone(pid)

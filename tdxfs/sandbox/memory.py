@@ -91,6 +91,13 @@ class Processes:
         except OSError:
             raise BadDescriptor(f"descriptor {descriptor}") from None
 
+    def opened(self, tid: int, descriptor: int) -> str:
+        """The path of what a thread has open under a number, as the kernel last knew it; BadDescriptor."""
+        try:
+            return os.readlink(f"{tid}/fd/{descriptor}", dir_fd=self.proc).removesuffix(" (deleted)")
+        except OSError:
+            raise BadDescriptor(f"descriptor {descriptor}") from None
+
     def resident(self, pid: int, where: Range) -> Iterator[int]:
         """The addresses in a range at which there is a page."""
         try:

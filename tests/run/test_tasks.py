@@ -1,15 +1,18 @@
 """The tasks of a run, as files and conflicts of the machine, and two runs on one machine."""
 
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 from machines import MIXED
-from runner import outputs, run, started
+from runner import compiled, outputs, run, started
 
 from tdxfs.server import mounted
 
 TASKS = "sys/kernel/debug/tdxfs/tasks"
 BLOCK = "sys/devices/system/memory/memory40"
+EMPTY_PATH, EXECVE_CHECK = 0x1000, 0x10000
 
 
 @pytest.fixture
@@ -61,3 +64,47 @@ def test_offline_memory_is_no_choice(root):
 
     assert done.returncode == 1
     assert "node argument 2 is out of range" in done.stderr
+
+
+@pytest.mark.parametrize("script", [False, True], ids=["program", "script"])
+@pytest.mark.parametrize("path", ["", "below"])
+def test_execveat(root, tmp_path, script, path):
+    """A program that is run by a descriptor, or by its path below one, has its own name and none of the mappings."""
+    program = compiled(tmp_path, Path(__file__).with_name("execveat.c"))
+    below = tmp_path / "below"
+    if script:
+        below.write_text(f"#!{shutil.which('sh')}\necho ready; read line; read line\n")
+        below.chmod(0o755)
+    else:
+        below.symlink_to(shutil.which("cat"))
+
+    with started(root, program, tmp_path if path else below, path, EMPTY_PATH) as process:
+        assert "bound\n" == process.stdout.readline()
+        (pid,) = tasks(root)
+        where = root / TASKS / str(pid)
+        assert ("execveat\n", 1) == ((where / "name").read_text(), (where / "mappings").read_text().count("bind:2"))
+
+        process.stdin.write("\nready\n")
+        process.stdin.flush()
+        assert "ready\n" == process.stdout.readline()
+        shown = [(where / name).read_text() for name in ("name", "mappings")]
+        assert [Path(f"/proc/{pid}/comm").read_text(), ""] == shown
+        assert ("", "") == process.communicate()
+
+    assert {} == tasks(root)
+
+
+@pytest.mark.parametrize("flags", [0, EXECVE_CHECK | EMPTY_PATH], ids=["empty path", "only a check"])
+def test_execveat_that_runs_nothing(root, tmp_path, flags):
+    """A task that execveat left as it was keeps its name and its mappings."""
+    program = compiled(tmp_path, Path(__file__).with_name("execveat.c"))
+
+    with started(root, program, shutil.which("cat"), "", flags) as process:
+        assert "bound\n" == process.stdout.readline()
+        (pid,) = tasks(root)
+        before = [(root / TASKS / str(pid) / name).read_text() for name in ("name", "mappings")]
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert "still there\n" == process.stdout.readline()
+        assert before == [(root / TASKS / str(pid) / name).read_text() for name in ("name", "mappings")]
+        process.communicate("\n")

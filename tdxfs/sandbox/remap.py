@@ -1,7 +1,9 @@
-"""What munmap(2) and mremap(2) do to the policies of mappings, which belong to the mapping, not to its addresses.
+"""
+What munmap(2), mremap(2) and mmap(2) with MAP_FIXED do to the policies of mappings, which belong to the mapping, not to
+its addresses.
 
-Not watched, because every program makes those calls when it begins: mmap(2) with MAP_FIXED, which leaves what was
-there its policy. What mremap(2) has to move to wherever there is room comes there without one.
+Not watched: mmap(2) with MAP_DENYWRITE, which means nothing to Linux, and with which the dynamic loader maps libraries;
+shmat(2) with SHM_REMAP, and brk(2). What mremap(2) has to move to wherever there is room comes there without a policy.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from tdxfs.ranges import Range, align_up
 from tdxfs.sandbox.calls import Calls
 
 MREMAP_FIXED, MREMAP_DONTUNMAP = 2, 4
+MAP_FIXED_NOREPLACE = 0x100000
 
 
 class Remapping:
@@ -27,6 +30,11 @@ class Remapping:
         task = self._task(tid)
         if task is not None and start % PAGE_SIZE == 0 and length:
             self._forget(task.pid, start, start + align_up(length, PAGE_SIZE))
+
+    def mmap(self, tid: int, start: int, length: int, _protection: int, flags: int, *_: int) -> None:
+        """With MAP_FIXED: what is there is unmapped first."""
+        if not flags & MAP_FIXED_NOREPLACE:
+            self.munmap(tid, start, length)
 
     def mremap(self, tid: int, start: int, length: int, wanted: int, flags: int, target: int, *_: int) -> None:
         task = self._task(tid)
@@ -56,7 +64,11 @@ class Remapping:
             for low, high, node in moved:
                 self.calls.tell(tasks.pages_moved(task.pid, Range(low - start + target, high - start + target), node))
 
-    WATCHERS: ClassVar[dict[str, Callable[..., None]]] = {"munmap": munmap, "mremap": mremap}
+    WATCHERS: ClassVar[dict[str, Callable[..., None]]] = {
+        "munmap": munmap,
+        "mmap": mmap,
+        "mremap": mremap,
+    }
     """Call that is watched -> what is done about it before the kernel does it."""
 
     def _task(self, tid: int) -> Task | None:

@@ -18,6 +18,7 @@ from attrs import frozen
 from tdxfs.errors import UserError
 
 CLONE_THREAD = 0x10000
+MAP_FIXED, MAP_DENYWRITE = 0x10, 0x800
 CONTINUE = 1
 """SECCOMP_USER_NOTIF_FLAG_CONTINUE: the kernel answers."""
 
@@ -28,6 +29,14 @@ _RESPONSE = struct.Struct("=QqiI")
 _ADDFD = struct.Struct("=QIIII")
 _NUMBERS = {"set_mempolicy_home_node": 450, "clone3": 435}
 """Calls newer than some libseccomp: their numbers, the same on every architecture."""
+_ONLY = {
+    "clone": pyseccomp.Arg(0, pyseccomp.MASKED_EQ, CLONE_THREAD, CLONE_THREAD),
+    "mmap": pyseccomp.Arg(3, pyseccomp.MASKED_EQ, MAP_FIXED | MAP_DENYWRITE, MAP_FIXED),
+}
+"""
+Calls that are sent with some arguments only: of clone that of a thread, of mmap what replaces other mappings, but not
+the parts of a library, which the dynamic loader maps over a mapping of the whole that it has just made.
+"""
 
 
 def number(name: str) -> int:
@@ -59,7 +68,7 @@ class Handed:
 
 def install(calls: Iterable[str], ioctls: Iterable[int] = ()) -> int:
     """
-    Send these system calls, of clone(2) only that of a thread, and ioctl(2) with these numbers, of this process and its
+    Send these system calls, some with certain arguments only, and ioctl(2) with these numbers, of this process and its
     children to whoever reads the descriptor returned. Calls by the numbers of another architecture (i386, x32) are
     never sent: the running system answers them. UserError if the kernel refuses, as it does below another supervisor.
     """
@@ -67,9 +76,8 @@ def install(calls: Iterable[str], ioctls: Iterable[int] = ()) -> int:
     calls_filter.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.ALLOW)
     if os.geteuid() == 0:
         calls_filter.set_attr(pyseccomp.Attr.CTL_NNP, 0)
-    thread = pyseccomp.Arg(0, pyseccomp.MASKED_EQ, CLONE_THREAD, CLONE_THREAD)
     for name in calls:
-        calls_filter.add_rule(pyseccomp.NOTIFY, number(name), *((thread,) if name == "clone" else ()))
+        calls_filter.add_rule(pyseccomp.NOTIFY, number(name), *((_ONLY[name],) if name in _ONLY else ()))
     for asked in ioctls:  # an unsigned int; what else is in the register does not count
         which = pyseccomp.Arg(1, pyseccomp.MASKED_EQ, 0xFFFFFFFF, asked)
         calls_filter.add_rule(pyseccomp.NOTIFY, number("ioctl"), which)

@@ -67,6 +67,12 @@ int main(void)
 	moved = mremap(room + 4 * PAGE, 4 * PAGE, 4 * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, room + 16 * PAGE);
 	show("moved from", room, 8);
 	show("moved to", moved, 4);
+	bind(room, 4, 2);
+	if (mmap(room + 2 * PAGE, PAGE, PROT_READ, ANYWHERE | MAP_FIXED | MAP_FIXED_NOREPLACE, -1, 0) != MAP_FAILED)
+		exit(5);
+	show("not replaced", room, 4);
+	map(room + PAGE, 2, MAP_FIXED);
+	show("replaced", room, 4);
 	getchar();
 	munmap(room, 64 * PAGE);
 	printf("all unmapped\n");

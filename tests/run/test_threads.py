@@ -29,6 +29,8 @@ smaller 2 0 2 2 4 4 - -
 larger 2 0 2 2 4 4 4 4
 moved from 2 0 2 2 - - - -
 moved to 4 4 4 4
+not replaced 2 2 2 2
+replaced 2 0 0 2
 """
 
 

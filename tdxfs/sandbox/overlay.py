@@ -1,8 +1,9 @@
 """Laying a mounted machine over the live /sys, /proc and /dev of this mount namespace.
 
 What the model describes comes from the machine, everything else stays the real system's. A directory or file of the
-machine is bound over the real one of that name. Where the real directory lacks the name, a tmpfs is put over that
-directory, with all that was in it bound or linked again beside what is new.
+machine is bound over the real one of that name. Where the real directory lacks the name, or has one of the model's
+that the machine lacks, a tmpfs is put over that directory, with what else was in it bound or linked again beside what
+is new.
 """
 
 from __future__ import annotations
@@ -65,11 +66,12 @@ def _lay_cpusets(machine: str) -> None:
 def _merge(machine: str, path: str, place: Place | None) -> None:
     emulated, real = os.listdir(machine + path), os.listdir(path)
     missing = set(emulated).difference(real)
-    if missing:
+    extra = {name for name in set(real).difference(emulated) if place is not None and _is_owned(place, name)}
+    if missing or extra:
         if not _can_be_rebuilt(path):
             emulated = [name for name in emulated if name not in missing]
         else:
-            _rebuild(machine, path, real, missing)
+            _rebuild(machine, path, set(real).difference(extra), missing)
     for name in emulated:
         here = f"{path}/{name}"
         below = place.below.get(name) if place is not None else None
@@ -80,6 +82,11 @@ def _merge(machine: str, path: str, place: Place | None) -> None:
             _merge(machine, here, below)
         else:
             bind(machine + here, here)
+
+
+def _is_owned(place: Place, name: str) -> bool:
+    # whether all that is called so there is the model's: the machine may lack it as a whole
+    return name in place.below and not _is_shared(place.below[name])
 
 
 def _is_shared(place: Place) -> bool:

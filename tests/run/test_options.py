@@ -37,18 +37,23 @@ def names(cpuinfo):
     return [line for line in cpuinfo.splitlines() if line.startswith(("processor", "model name"))]
 
 
-def test_a_kernel_without_nodes(tmp_path):
-    """A machine that was recorded with little in it, and no nodes, runs programs all the same."""
+@pytest.mark.parametrize("options", [[], ["--isolated"]], ids=["laid over", "isolated"])
+def test_a_kernel_without_nodes(tmp_path, options):
+    """A machine that was recorded with little in it, and no nodes, runs programs, which do not see the real ones."""
     write(tmp_path / "recorded", *(place(cpu, package=range(3)) for cpu in range(3)))
     write(tmp_path / "recorded", {"proc/cpuinfo": "processor : 0", "proc/meminfo": "MemTotal:   1048576 kB"})
     (tmp_path / "old.toml").write_text(dumps(import_sysfs(tmp_path / "recorded")))
 
-    commands = {"nproc": "nproc", "nodes": "ls /sys/devices/system", "cpu": HOST["model"]}
-    shown = outputs(tmp_path / "old.toml", commands, options=["--isolated"])
+    commands = {"nproc": "nproc", "system": "ls /sys/devices/system", "bus": "ls /sys/bus", "cpu": HOST["model"]}
+    shown = outputs(tmp_path / "old.toml", commands, options=options)
 
     assert "3" == shown["nproc"].strip()
-    assert "node" not in shown["nodes"].split()
+    for name in ("system", "bus"):
+        assert "cpu" in shown[name].split()
+        assert "node" not in shown[name].split()
     assert "processor : 0" == shown["cpu"].strip()
+    if not options:
+        assert set(os.listdir("/sys/devices/system")) - {"node"} <= set(shown["system"].split())
 
 
 def test_policies_and_kernels():

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 
-from tdxfs.model import Machine
-from tdxfs.procfs.task import held
+from tdxfs.model import PAGE_SIZE, Machine
+from tdxfs.procfs.task import anonymous, held
 from tdxfs.tasks import Held, Processes, account, exited, tell
 
 
-def read(path: str) -> str:
-    """The text of a file below /proc; OSError if the process is gone or somebody else's."""
-    return _bytes(path).decode("utf-8", "surrogateescape")
-
-
-def _bytes(path: str) -> bytes:
-    with open(path, "rb", buffering=0) as file:
-        return file.readall()
+def read(path: str, proc: int | None = None) -> str:
+    """
+    The text of a file below /proc, by its whole path or by that from a descriptor of /proc; OSError if the process is
+    gone or somebody else's.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+    try:
+        data = b"".join(iter(lambda: os.read(handle, PAGE_SIZE), b""))  # /proc gives a page at most at a time
+    finally:
+        os.close(handle)
+    return data.decode("utf-8", "surrogateescape")
 
 
 def look(machine: Machine) -> Machine:
@@ -28,8 +32,7 @@ def look(machine: Machine) -> Machine:
     found: dict[int, Held] = {}
     for pid in Processes(machine):
         try:
-            _, resident, shared, *_ = map(int, _bytes(f"/proc/{pid}/statm").split())
-            found[pid] = held(machine, machine.tasks[pid], resident - shared, partial(_file, pid))
+            found[pid] = held(machine, machine.tasks[pid], anonymous(_file(pid, "statm")), partial(_file, pid))
         except (FileNotFoundError, ProcessLookupError):
             machine = tell(machine, exited(pid))
         except PermissionError:  # somebody else's

@@ -67,6 +67,12 @@ def numa_maps(machine: Machine, task: Task, real: str, maps: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def anonymous(statm: str) -> int:
+    """Pages of anonymous memory that a process holds, by ``/proc/PID/statm``."""
+    _, resident, shared, *_ = map(int, statm.split())
+    return resident - shared
+
+
 def held(machine: Machine, task: Task, anonymous: int, read: Callable[[str], str]) -> Held:
     """
     What a process holds of anonymous memory, `anonymous` pages in all: if they are as many as at the last look, they

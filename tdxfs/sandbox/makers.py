@@ -32,7 +32,7 @@ class Makers:
         """Process -> TLS of a thread that is being made -> its maker, as it was then."""
         self._lists: dict[int, dict[int, int]] = {}
         """Process -> head of a list of robust mutexes -> the thread whose it is."""
-        self._calls = frozenset(str(seccomp.number(name)).encode() for name in _MAKING)
+        self._calls = frozenset(str(seccomp.number(name)) for name in _MAKING)
 
     def tls_of(self, tid: int, arguments: int) -> int | None:
         """The TLS of the thread that a call of clone3 makes; None: it makes a process."""
@@ -63,7 +63,7 @@ class Makers:
 
     def _sleeps(self, pid: int, tid: int) -> bool:
         try:
-            return self.processes.read_file(pid, f"task/{tid}/syscall").encode().partition(b" ")[0] in self._calls
+            return self.processes.read_file(pid, f"task/{tid}/syscall").partition(" ")[0] in self._calls
         except Refusal:
             return False
 

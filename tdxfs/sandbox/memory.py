@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from tdxfs.caller import Mapped, file_name, parse_maps
 from tdxfs.errors import BadAddress, BadDescriptor, NoProcess
 from tdxfs.model import PAGE_SIZE
+from tdxfs.processes import read
+from tdxfs.procfs.task import anonymous
 from tdxfs.ranges import Range, Ranges, align_down
 
 CAP_SYS_NICE = 23
@@ -31,24 +33,9 @@ class Processes:
     def read_file(self, pid: int, name: str) -> str:
         """``/proc/PID/NAME``; NoProcess if there is none."""
         try:
-            handle = os.open(f"{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.proc)
-            with os.fdopen(handle, encoding="utf-8", errors="surrogateescape") as file:
-                return file.read()
+            return read(f"{pid}/{name}", self.proc)
         except (FileNotFoundError, ProcessLookupError):
             raise NoProcess(f"process {pid}") from None
-
-    def _read(self, pid: int, name: str) -> bytes:
-        # a short file, in one go
-        try:
-            handle = os.open(f"{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.proc)
-        except OSError:
-            raise NoProcess(f"process {pid}") from None
-        try:
-            return os.read(handle, PAGE_SIZE)
-        except ProcessLookupError:
-            raise NoProcess(f"process {pid}") from None
-        finally:
-            os.close(handle)
 
     def leader(self, tid: int) -> int:
         """The process of a thread."""
@@ -56,20 +43,19 @@ class Processes:
 
     def origin(self, pid: int) -> tuple[str, int]:
         """Name of a process, and its parent."""
-        head, _, tail = self._read(pid, "stat").rpartition(b") ")
-        return head.partition(b" (")[2].decode("utf-8", "surrogateescape"), int(tail.split(b" ", 2)[1])
+        head, _, tail = self.read_file(pid, "stat").rpartition(") ")
+        return head.partition(" (")[2], int(tail.split(" ", 2)[1])
 
     def anonymous(self, pid: int) -> int:
         """Pages of anonymous memory that a process holds."""
-        _, resident, shared, *_ = map(int, self._read(pid, "statm").split())
-        return resident - shared
+        return anonymous(self.read_file(pid, "statm"))
 
     def field(self, pid: int, name: str) -> str:
-        """A line near the head of ``/proc/PID/status``."""
-        start = f"{name}:\t".encode()
-        for line in self._read(pid, "status").split(b"\n"):
+        """A line of ``/proc/PID/status``."""
+        start = f"{name}:\t"
+        for line in self.read_file(pid, "status").split("\n"):
             if line.startswith(start):
-                return line.removeprefix(start).decode()
+                return line.removeprefix(start)
         raise NoProcess(f"process {pid} has no {name}")
 
     def is_privileged(self, tid: int) -> bool:

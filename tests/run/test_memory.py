@@ -5,7 +5,9 @@ import os
 
 import pytest
 
+from tdxfs.caller import parse_maps
 from tdxfs.errors import BadAddress, NoProcess
+from tdxfs.model import PAGE_SIZE
 from tdxfs.sandbox.memory import Processes
 
 
@@ -42,12 +44,16 @@ def test_who_waits_no_more(proc, there):
 
 
 def test_what_proc_says(proc):
-    """Who a thread's process is, its name and parent, and what it holds."""
+    """Who a thread's process is, its name and parent, and what it holds and has mapped, to the end."""
     processes = Processes(proc)
 
     assert os.getpid() == processes.leader(os.getpid())
     with open("/proc/self/comm", encoding="utf-8") as file:
         assert (file.read().rstrip("\n"), os.getppid()) == processes.origin(os.getpid())
     assert 0 < processes.anonymous(os.getpid())
+    with open("/proc/self/maps", encoding="utf-8") as file:
+        text = file.read()
+    assert len(text) > PAGE_SIZE
+    assert parse_maps(text)[-1] == processes.maps(os.getpid())[-1]
     with pytest.raises(NoProcess):
         processes.leader(1 << 30)

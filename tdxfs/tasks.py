@@ -20,7 +20,13 @@ from tdxfs.ranges import Range, RunMap
 
 Tasks = Map[int, Task]
 NAME_LENGTH = 15
-"""TASK_COMM_LEN - 1."""
+"""Bytes: TASK_COMM_LEN - 1."""
+
+
+def program_name(path: str) -> str:
+    """The name of a task that runs the program at a path (``begin_new_exec``)."""
+    last = path.rpartition("/")[2].encode("utf-8", "surrogateescape")
+    return last[:NAME_LENGTH].decode("utf-8", "surrogateescape")
 
 
 # --- the lines ------------------------------------------------------------------------

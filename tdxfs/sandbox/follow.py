@@ -103,7 +103,7 @@ class Followed:
             self.unsure.add(pid)
 
     def _execute(self, tid: int, path: str) -> int:
-        name = os.path.basename(path)[: tasks.NAME_LENGTH]
+        name = tasks.program_name(path)
         known = self.calls.leaders.get(tid) in self.processes
         pid = self.process(tid, name)
         task = self.calls.tasks.get(pid)

@@ -67,11 +67,11 @@ def test_offline_memory_is_no_choice(root):
 
 
 @pytest.mark.parametrize("script", [False, True], ids=["program", "script"])
-@pytest.mark.parametrize("path", ["", "below"])
+@pytest.mark.parametrize("path", ["", "aäääääääääää"], ids=["descriptor", "below"])
 def test_execveat(root, tmp_path, script, path):
     """A program that is run by a descriptor, or by its path below one, has its own name and none of the mappings."""
     program = compiled(tmp_path, Path(__file__).with_name("execveat.c"))
-    below = tmp_path / "below"
+    below = tmp_path / (path or "below")
     if script:
         below.write_text(f"#!{shutil.which('sh')}\necho ready; read line; read line\n")
         below.chmod(0o755)

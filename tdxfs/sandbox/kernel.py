@@ -28,6 +28,8 @@ class Kernel:
             self.kernel = self.read(f"{DEBUG}/kernel").strip()
         except FileNotFoundError:  # --abi kernel
             self.kernel, self.listens = KERNELS[-1], False
+        self.has_nodes = os.path.isdir(self._path(NODES))
+        """Whether it knows of NUMA nodes (CONFIG_NUMA)."""
         self._sampled = f"{NODES}/node{min(self.online)}/numastat"
         self.nr_node_ids = max(self._list(NODES, "possible")) + 1
         self.cpus_possible = self._list(CPUS, "possible")
@@ -39,6 +41,9 @@ class Kernel:
             self._open[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.root)
         return os.pread(self._open[path], _LONGEST, 0).decode()
 
+    def _path(self, directory: str) -> str:
+        return f"/proc/self/fd/{self.root}/{directory}"
+
     def _list(self, directory: str, name: str) -> frozenset[int]:
         try:
             return parse_list(self.read(f"{directory}/{name}"))
@@ -49,7 +54,7 @@ class Kernel:
     def _numbered(self, directory: str) -> frozenset[int]:
         # of nodeN or cpuN in the directory that is called node or cpu
         kind = directory.rpartition("/")[2]
-        path = f"/proc/self/fd/{self.root}/{directory}"
+        path = self._path(directory)
         names = os.listdir(path) if os.path.isdir(path) else []
         numbers = (name.removeprefix(kind) for name in names if name.startswith(kind))
         return frozenset(int(number) for number in numbers if number.isdecimal())
@@ -80,7 +85,7 @@ class Kernel:
 
     def node_of_cpu(self, cpu: int) -> int:
         """The node of a CPU."""
-        for name in os.listdir(f"/proc/self/fd/{self.root}/{CPUS}/cpu{cpu}"):
+        for name in os.listdir(self._path(f"{CPUS}/cpu{cpu}")):
             if name.startswith("node") and name[4:].isdecimal():
                 return int(name[4:])
         return 0

@@ -12,7 +12,7 @@ from functools import partial
 from threading import Thread
 
 from tdxfs.sandbox import seccomp
-from tdxfs.sandbox.calls import Calls, Handler
+from tdxfs.sandbox.calls import NUMA, Calls, Handler
 from tdxfs.sandbox.descriptors import Descriptors
 from tdxfs.sandbox.follow import Followed
 from tdxfs.sandbox.kernel import Kernel
@@ -31,6 +31,8 @@ class Supervisor(Thread):
         """The id of the call that is being answered."""
         self.calls = Calls(Kernel(root), Processes(proc, self._waits))
         self.handlers: dict[int, Handler] = {seccomp.number(name): getattr(self.calls, name) for name in answered}
+        if not self.calls.kernel.has_nodes:
+            self.handlers |= dict.fromkeys(map(seccomp.number, NUMA), lambda *_: -errno.ENOSYS)
         self.handlers[seccomp.number("ioctl")] = Descriptors(self.calls).ioctl
         self.poll = select.epoll()
         self.poll.register(listener, select.EPOLLIN)

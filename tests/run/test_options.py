@@ -39,14 +39,16 @@ def names(cpuinfo):
 
 @pytest.mark.parametrize("options", [[], ["--isolated"]], ids=["laid over", "isolated"])
 def test_a_kernel_without_nodes(tmp_path, options):
-    """A machine that was recorded with little in it, and no nodes, runs programs, which do not see the real ones."""
+    """A machine that was recorded with little in it, and no nodes, runs programs, which see no real ones either."""
     write(tmp_path / "recorded", *(place(cpu, package=range(3)) for cpu in range(3)))
     write(tmp_path / "recorded", {"proc/cpuinfo": "processor : 0", "proc/meminfo": "MemTotal:   1048576 kB"})
     (tmp_path / "old.toml").write_text(dumps(import_sysfs(tmp_path / "recorded")))
 
     commands = {"nproc": "nproc", "system": "ls /sys/devices/system", "bus": "ls /sys/bus", "cpu": HOST["model"]}
     shown = outputs(tmp_path / "old.toml", commands, options=options)
+    done = run(tmp_path / "old.toml", "numactl", "--hardware", options=options)
 
+    assert (1, "No NUMA available on this system\n") == (done.returncode, done.stdout)
     assert "3" == shown["nproc"].strip()
     for name in ("system", "bus"):
         assert "cpu" in shown[name].split()

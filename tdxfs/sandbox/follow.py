@@ -75,9 +75,12 @@ class Followed:
             directory = os.open(str(pid), os.O_PATH | os.O_DIRECTORY, dir_fd=self.proc)
         except FileNotFoundError:  # --abi kernel
             return
-        for file in OVER:
-            with suppress(FileNotFoundError):  # a kernel without NUMA
-                linux.bind(f"/proc/self/fd/{directory}/{file}", f"/proc/{pid}/{file}")
+        here = f"/proc/{pid}"
+        # when the process is gone the kernel takes away what is mounted in its directory: at once if that is a mount
+        binds = [(here, here), *((f"/proc/self/fd/{directory}/{file}", f"{here}/{file}") for file in OVER)]
+        for source, target in binds:
+            with suppress(FileNotFoundError):  # a kernel without NUMA, or the process was killed
+                linux.bind(source, target)
         os.close(directory)
 
     def _ask_name(self, pid: int) -> None:

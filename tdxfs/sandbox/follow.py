@@ -1,7 +1,8 @@
 """The processes and threads of a run: how they come, whom they inherit from, and how they end.
 
 A process is known from its first call that is seen: the exec of a program, or the one by which libc begins in a
-new process or thread. From then on its `OVER` files below /proc are the machine's. When it ends it is looked at
+new process or thread. From then on its `OVER` files below /proc are the machine's, and of the files of its threads
+the status of the first: the others would cost each exec, or each thread, a mount more. When it ends it is looked at
 once more, so that what it allocated counts.
 """
 
@@ -78,7 +79,7 @@ class Followed:
         here = f"/proc/{pid}"
         # when the process is gone the kernel takes away what is mounted in its directory: at once if that is a mount
         binds = [(here, here), *((f"/proc/self/fd/{directory}/{file}", f"{here}/{file}") for file in OVER)]
-        for source, target in binds:
+        for source, target in (*binds, (f"{here}/status", f"{here}/task/{pid}/status")):
             with suppress(FileNotFoundError):  # a kernel without NUMA, or the process was killed
                 linux.bind(source, target)
         os.close(directory)

@@ -33,6 +33,7 @@ COMMANDS = {
     "online": "getconf _NPROCESSORS_ONLN",
     "dmesg": "dmesg",
     "status": "cat /proc/self/status",
+    "status of a thread": "cat /proc/thread-self/status",
     "status of a fork": "python3 -c \"import os; os.wait() if os.fork() else print(open('/proc/self/status').read())\"",
     "daxctl": "daxctl list -RDM",
 }
@@ -126,7 +127,7 @@ def test_memory(said):
         assert all(re.search(rf"[Nn]ode ?{nid}\b", said[name]) for nid in nodes.online_nodes(MACHINE))
 
 
-@pytest.mark.parametrize("name", ["status", "status of a fork"])
+@pytest.mark.parametrize("name", ["status", "status of a thread", "status of a fork"])
 def test_status(said, name):
     """The process's own status names the nodes and CPUs of the machine, in a child that never called exec, too."""
     assert re.search(r"^Mems_allowed_list:\t0-2$", said[name], re.MULTILINE)

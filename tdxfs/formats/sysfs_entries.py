@@ -46,6 +46,10 @@ OF_NODES = (
     "/sys/bus/node",
     f"/{ROOT}/cpu<id>/node<id>",
     "/sys/devices/system/memory/memory<id>/node<id>",
+    "/sys/bus/memory_tiering",
+    "/sys/devices/virtual/memory_tiering",
+    "/sys/kernel/mm/mempolicy",
+    "/sys/kernel/mm/numa",
 )
 """What a kernel has that knows of nodes."""
 PROC = ("proc/cpuinfo", "proc/meminfo")

@@ -251,6 +251,8 @@ class TestNodes:
         assert [Range(0, GIB)] == [memory.range for memory in topology.nodes[0].memory]
         assert not there(tree, NODE)
         assert not there(tree, f"{CPU}/cpu0/node0")
+        for name in ("bus/memory_tiering", "devices/virtual/memory_tiering", "kernel/mm/mempolicy", "kernel/mm/numa"):
+            assert not there(tree, f"sys/{name}")
         assert "MemTotal:        1048576 kB" == shown(tree, "proc/meminfo").splitlines()[0]
 
     def test_neither_cpus_nor_nodes(self, tmp_path):

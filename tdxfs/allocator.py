@@ -1,4 +1,4 @@
-"""Which pages Linux's allocator takes: by policy, distance, zone and free memory; `mempolicy` says which nodes.
+"""Which pages Linux's allocator takes: by policy, distance, zone and free memory; `zonelists` says which nodes.
 
 A policy is one or several *lanes*: allocations take turns among them (one lane but for the interleaving
 modes), and a lane is the order in which the free lists of zones are tried. Within a zone the lowest free
@@ -12,8 +12,9 @@ from functools import lru_cache
 
 from attrs import define, frozen
 
-from tdxfs import mempolicy
+from tdxfs import zonelists
 from tdxfs.capability import online_memory
+from tdxfs.mempolicy import INTERLEAVING
 from tdxfs.model import PAGE_SIZE, Machine, MemPolicy, Task, Why, Zone
 from tdxfs.ranges import Range, Ranges, align_down
 from tdxfs.zones import zone_ranges
@@ -65,16 +66,16 @@ def room(machine: Machine, nodes: Iterable[int], *, movable: bool = True) -> int
 
 def reachable_memory(machine: Machine, task: Task, policy: MemPolicy) -> Ranges:
     """All memory that an allocation under a policy can be given, free now or not."""
-    parts = (part for nid in mempolicy.reachable(machine, task, policy) for part in online_memory(machine, nid))
+    parts = (part for nid in zonelists.reachable(machine, task, policy) for part in online_memory(machine, nid))
     return Ranges.of(parts) - machine.tdx.owned
 
 
 def lanes(machine: Machine, task: Task, policy: MemPolicy, *, movable: bool = True) -> tuple[Lane, ...]:
     """The turns of a policy for pages that can (`movable`) or cannot come from ZONE_MOVABLE."""
-    turns = len(policy.nodes) if policy.mode in mempolicy.INTERLEAVING else 1
+    turns = len(policy.nodes) if policy.mode in INTERLEAVING else 1
     zones = [zone for zone in reversed(Zone) if movable or zone is not Zone.MOVABLE]
-    local = mempolicy.local_node(machine, task)
-    orders = (mempolicy.order(machine, task, policy, local, page) for page in range(turns))
+    local = zonelists.local_node(machine, task)
+    orders = (zonelists.order(machine, task, policy, local, page) for page in range(turns))
     return tuple(Lane(1, tuple((nid, zone) for nid in order for zone in zones)) for order in orders)
 
 

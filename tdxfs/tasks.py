@@ -14,9 +14,10 @@ from immutables import Map
 
 from tdxfs.errors import InvalidValue
 from tdxfs.idlist import format_list, parse_list
-from tdxfs.mempolicy import format_policy, local_node, parse_policy
+from tdxfs.mempolicy import format_policy, parse_policy
 from tdxfs.model import Machine, MemPolicy, Mode, Task, changed
 from tdxfs.ranges import Range, RunMap
+from tdxfs.zonelists import local_node
 
 Tasks = Map[int, Task]
 NAME_LENGTH = 15

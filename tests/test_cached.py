@@ -9,7 +9,6 @@ from tdxfs.cached import Cached
 from tdxfs.counters import free_kib
 from tdxfs.finder import upwards
 from tdxfs.inodes import Inodes
-from tdxfs.mempolicy import zonelists
 from tdxfs.model import DERIVED, GIB, Block, Driver, MemPolicy, Mode, Zone, changed
 from tdxfs.nodes import has_cpu, has_memory, has_normal_memory, online_nodes, possible_nodes
 from tdxfs.ranges import Range
@@ -17,6 +16,7 @@ from tdxfs.root import Root
 from tdxfs.sysfs.attribute import ALL_TIERS, Directory
 from tdxfs.tasks import executed, policy_set, tell
 from tdxfs.tree import Tree, stat_of
+from tdxfs.zonelists import zonelists
 
 OFFLINE = Block(nodes=(2,), online=False, zone=Zone.NORMAL)
 KMEM = Block(nodes=(3,), online=True, zone=Zone.MOVABLE, dax=True)

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tdxfs"
 LAYERS = (
     ("errors", "ranges", "ring", "idlist", "render", "faults"),
     ("policy", "model", "kmsg", "validate"),
-    ("nodes", "cpus", "zones", "counters", "capability", "tdmr", "delta", "mempolicy", "allocator"),
+    ("nodes", "cpus", "zones", "counters", "capability", "tdmr", "delta", "mempolicy", "zonelists", "allocator"),
     (
         "tdxinit",
         "boot",

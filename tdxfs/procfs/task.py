@@ -9,12 +9,13 @@ from functools import cache
 
 from tdxfs import counters, nodes
 from tdxfs.idlist import format_list
-from tdxfs.mempolicy import INTERLEAVING, MAX_NUMNODES, format_policy, local_node, mems_allowed, place, policy_at
+from tdxfs.mempolicy import INTERLEAVING, MAX_NUMNODES, format_policy, mems_allowed, policy_at
 from tdxfs.model import PAGE_SIZE, Machine, Task
 from tdxfs.sysfs.attribute import Directory, edited
 from tdxfs.sysfs.codec import MASK, Mask
 from tdxfs.sysfs.cpu_topology import mask_width
 from tdxfs.tasks import Held
+from tdxfs.zonelists import local_node, place
 
 _LINE = re.compile(
     r"(?P<start>[0-9a-f]+) (?:prefer \(many\)|weighted interleave|[a-z]+)(?:=\S*)?(?::\S*)?(?P<rest>(?: .*)?)"

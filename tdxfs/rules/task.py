@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from tdxfs import remedies
 from tdxfs.idlist import format_list
-from tdxfs.mempolicy import reachable
 from tdxfs.model import Machine
 from tdxfs.rules.finding import Finding, Severity, capable, verdicts
+from tdxfs.zonelists import reachable
 
 
 def task_policy(machine: Machine) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from attrs import evolve
 from immutables import Map
 
-from tdxfs import mempolicy, tasks
+from tdxfs import mempolicy, tasks, zonelists
 from tdxfs.errors import BadAddress, InputOutput, InvalidValue, NoProcess
 from tdxfs.guestctl import memfd_bound
 from tdxfs.model import PAGE_SIZE, MemPolicy, Mode, Task
@@ -127,7 +127,7 @@ class Calls:
             moved = task.moved.get(address)
             if moved is not None:
                 return moved
-            return mempolicy.tries(lists, memory, mempolicy.policy_at(task, address), local, address // PAGE_SIZE)[0]
+            return zonelists.tries(lists, memory, mempolicy.policy_at(task, address), local, address // PAGE_SIZE)[0]
 
         return place
 
@@ -214,7 +214,7 @@ class Calls:
         return evolve(self.task(tid), mappings=leader.mappings, moved=leader.moved)
 
     def set_mempolicy_home_node(self, tid: int, start: int, length: int, home: int, flags: int, *_: int) -> int:
-        where = mempolicy.home_range(start, length)
+        where = mempolicy.page_range(start, length)
         mempolicy.set_home(self.kernel, (MemPolicy(Mode.BIND),), home, flags)  # what does not depend on the range
         if where is None:
             return 0

@@ -10,7 +10,6 @@ from attrs import evolve, frozen
 from tdxfs.errors import InvalidValue
 from tdxfs.faults import Fault, parse
 from tdxfs.kmsg import format_dmesg
-from tdxfs.mempolicy import zonelists
 from tdxfs.model import Machine
 from tdxfs.policy import Axis, parse_axis
 from tdxfs.ranges import Range
@@ -19,6 +18,7 @@ from tdxfs.sysfs.codec import LINE, RECORDS, TEXT, WORD, Codec, Records, kstrto
 from tdxfs.transitions.hotplug import plug_cxl, plug_memory, unplug
 from tdxfs.transitions.policy import reboot
 from tdxfs.uevents import format_uevent
+from tdxfs.zonelists import zonelists
 
 VERBS = {"plug": ("node", "base", "size"), "unplug": ("base",)}
 """Verb of a hotplug request -> the numbers that it takes."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from tdxfs.mempolicy import format_policy, mems_allowed, reachable
+from tdxfs.mempolicy import format_policy, mems_allowed
 from tdxfs.model import Machine, Task
 from tdxfs.procfs.task import held_by_policy
 from tdxfs.sysfs.attribute import Directory, Tier, directories, ro, wo
 from tdxfs.sysfs.codec import DECIMAL, LINE, LIST, STAT, TEXT
 from tdxfs.tasks import account, ending, tell
+from tdxfs.zonelists import reachable
 
 
 class TaskDir(Directory[int]):

@@ -39,6 +39,7 @@ from tdxfs.ranges import Range, Ranges, RunMap, align_up
 from tdxfs.tdxinit import init_tdx, ram_of
 from tdxfs.transitions import dax, kmem
 from tdxfs.transitions.memory import add_memory
+from tdxfs.transitions.weights import with_bandwidths
 from tdxfs.zones import DMA32_END, DMA_END, zone_of
 
 
@@ -78,6 +79,7 @@ def boot(topology: Topology, policies: Policies | None = None) -> Machine:
         hidden=hidden,
         log=log.kept,
     )
+    machine = with_bandwidths(machine)
     machine = dax.with_ids(_hot_add(machine))
     recorded = {nid: (total_kib(machine, nid), free_kib(machine, nid)) for nid in topology.counters}
     return evolve(machine, recorded_memory=recorded, records=topology.records)

@@ -75,6 +75,11 @@ def tries(
     return tuple(falling_back(local))
 
 
+def il_weight(machine: Machine, nid: int) -> int:
+    """How many pages in a row weighted interleave takes from a node, 1 to 255 (``get_il_weight``)."""
+    return machine.weights.get(nid, 1)
+
+
 def reachable(machine: Machine, task: Task, policy: MemPolicy) -> frozenset[int]:
     """
     The nodes that a page under `policy` can come from, wherever the task runs. Only bind keeps pages off a node:

@@ -111,8 +111,10 @@ class Machine:
     """(node id, page size in kB) -> huge pages in the node's pool."""
     pci_nodes: Map[str, int] = Map()
     """Address of a PCI function -> node that was written to its ``numa_node``."""
-    weights: Mapping[int, int] | None = None
-    """Node id -> weight of the weighted interleave policy, for those that were written; None: none was."""
+    weights: Mapping[int, int] = Factory(dict)
+    """Node id -> weight of the weighted interleave policy; 1 where none is named."""
+    weights_auto: bool = True
+    """Whether they follow the bandwidths of nodes that come (``weighted_interleave/auto``)."""
     smt: str = "on"
     """``smt/control``: on, off or forceoff."""
     knobs: Map[str, Any] = Map()

@@ -111,6 +111,12 @@ class Access:
     """Nanoseconds, as ``write_latency``."""
     write_latency: int | None = None
 
+    @property
+    def measured(self) -> bool:
+        """Whether the firmware gives any number."""
+        numbers = self.read_bandwidth, self.write_bandwidth, self.read_latency, self.write_latency
+        return any(number is not None for number in numbers)
+
 
 @frozen
 class SideCache:

@@ -45,10 +45,7 @@ class InitiatorsDir(_Class):
     def performance(self) -> Access | None:
         """The HMAT entry with numbers, or None."""
         access = self.access(self.key)
-        numbers = access and (
-            access.read_bandwidth, access.write_bandwidth, access.read_latency, access.write_latency
-        )  # fmt: skip
-        return access if numbers and any(number is not None for number in numbers) else None
+        return access if access is not None and access.measured else None
 
     def _number(self, name: str) -> int:
         return getattr(self.performance(), name) or 0

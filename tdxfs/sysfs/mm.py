@@ -6,12 +6,14 @@ from collections.abc import Collection
 from typing import Any
 
 from tdxfs import delta, nodes
-from tdxfs.model import Machine, changed
+from tdxfs.model import Machine, kernel_at_least
 from tdxfs.sysfs.attribute import Attribute, Directory, Tier, always, files, ro, rw, subdirectory
 from tdxfs.sysfs.codec import BOOL, CHOICE, DECIMAL, TRUE_FALSE, WORD, Codec
 from tdxfs.sysfs.hugetlb import Hugepages
 from tdxfs.sysfs.knob import AUTO, UINT, between, choice, constant
 from tdxfs.sysfs.tdx import TdxDir
+from tdxfs.transitions.weights import set_auto, set_weight
+from tdxfs.zonelists import il_weight
 
 
 def _fixed(value: Any, doc: str, *, codec: Codec[Any] = DECIMAL, since: str = "") -> Attribute[Any, Any]:
@@ -87,7 +89,7 @@ def _weight(text: str) -> int:
     return weight
 
 
-WEIGHT: Codec[int] = Codec("a weight, 1 to 255, or 0 or nothing for the default", str, _weight)
+WEIGHT: Codec[int] = Codec("a weight, 1 to 255, or, until 7.3, 0 or nothing for the default", str, _weight)
 
 
 class LruGenDir(Directory[None]):
@@ -103,31 +105,33 @@ class WeightedInterleaveDir(Directory[None]):
     """Weights of the weighted interleave policy."""
 
     WHAT = "/sys/kernel/mm/mempolicy/weighted_interleave"
-    FOLLOWS = staticmethod(delta.topology)
+    FOLLOWS = staticmethod(delta.memory_nodes)
 
     @rw(TRUE_FALSE, since="7.3", mode=0o664)
     def auto(self) -> bool:
-        """Whether the weights follow the nodes' bandwidth; a weight that is written ends that."""
-        return self.machine.weights is None
+        """
+        Whether the weights follow the nodes' bandwidth; a weight that is written ends that. ENODEV for true where no
+        bandwidth is known.
+        """
+        return self.machine.weights_auto
 
     @auto.store
     def _set_auto(self, on: bool) -> Machine:
-        weights = None if on else {nid: self.weight(nid) for nid in self.weights}
-        return changed(self.machine, weights=weights)
+        return set_auto(self.machine, on)
 
     @files("node<id>", DECIMAL, takes=WEIGHT, mode=0o644)
     def weights(self) -> Collection[int]:
-        """Weight of a node, 1 to 255."""
-        return nodes.possible_nodes(self.machine)
+        """Pages in a row that the policy takes from a node, 1 to 255. Since 7.3 only nodes with memory have one."""
+        late = kernel_at_least(self.machine.topology.kernel, "7.3")
+        return nodes.has_memory(self.machine) if late else nodes.possible_nodes(self.machine)
 
     @weights.shows
     def weight(self, nid: int) -> int:
-        return (self.machine.weights or {}).get(nid, 1)
+        return il_weight(self.machine, nid)
 
     @weights.stores
     def _set_weight(self, nid: int, weight: int) -> Machine:
-        weights = {other: self.weight(other) for other in self.weights}
-        return changed(self.machine, weights={**weights, nid: weight or 1})
+        return set_weight(self.machine, nid, weight)
 
 
 class MempolicyDir(Directory[None]):

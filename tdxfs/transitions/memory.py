@@ -15,6 +15,7 @@ from tdxfs.kmsg import INFO, said
 from tdxfs.model import Block, Machine, Why, Zone, changed
 from tdxfs.policy import Hotplug
 from tdxfs.ranges import Range, Ranges, RunMap
+from tdxfs.transitions.weights import with_bandwidths
 from tdxfs.zones import spans, zone_for
 
 ONLINE_TYPES = ("online", "online_kernel", "online_movable")
@@ -195,7 +196,8 @@ def _online(machine: Machine, first: int, end: int, how: Callable[[int], str]) -
 
 def _with_blocks(machine: Machine, blocks: RunMap[Block]) -> Machine:
     # what was recorded of the memory is no longer true
-    return changed(machine, blocks=blocks, records=_without(machine, "iomem", "meminfo", "zoneinfo"))
+    after = changed(machine, blocks=blocks, records=_without(machine, "iomem", "meminfo", "zoneinfo"))
+    return with_bandwidths(after, machine)
 
 
 def _without(machine: Machine, *names: str) -> dict[str, str]:

@@ -14,9 +14,9 @@ from attrs import define, frozen
 
 from tdxfs import zonelists
 from tdxfs.capability import online_memory
-from tdxfs.mempolicy import INTERLEAVING
 from tdxfs.model import PAGE_SIZE, Machine, MemPolicy, Task, Why, Zone
 from tdxfs.ranges import Range, Ranges, align_down
+from tdxfs.zonelists import position
 from tdxfs.zones import zone_ranges
 
 Pool = tuple[int, Zone]
@@ -72,11 +72,9 @@ def reachable_memory(machine: Machine, task: Task, policy: MemPolicy) -> Ranges:
 
 def lanes(machine: Machine, task: Task, policy: MemPolicy, *, movable: bool = True) -> tuple[Lane, ...]:
     """The turns of a policy for pages that can (`movable`) or cannot come from ZONE_MOVABLE."""
-    turns = len(policy.nodes) if policy.mode in INTERLEAVING else 1
     zones = [zone for zone in reversed(Zone) if movable or zone is not Zone.MOVABLE]
-    local = zonelists.local_node(machine, task)
-    orders = (zonelists.order(machine, task, policy, local, page) for page in range(turns))
-    return tuple(Lane(1, tuple((nid, zone) for nid in order for zone in zones)) for order in orders)
+    turns = zonelists.turns(machine, task, policy, zonelists.local_node(machine, task))
+    return tuple(Lane(turn.weight, tuple((nid, zone) for nid in turn.nodes for zone in zones)) for turn in turns)
 
 
 def take(machine: Machine, turns: tuple[Lane, ...], first: int, count: int, *, judge: bool = True) -> Taken:
@@ -85,29 +83,80 @@ def take(machine: Machine, turns: tuple[Lane, ...], first: int, count: int, *, j
     there is no memory left, and, if they are to be judged, at the first page that cannot back a TDX guest.
     """
     pools = _Pools(machine)
-    order = [number for number, lane in enumerate(turns) for _ in range(lane.weight)]
+    weights = [lane.weight for lane in turns]
     taken: list[Range] = []
     done = 0
     while done < count:
         current = [next((pool for pool in lane.pools if pools[pool].parts), None) for lane in turns]
-        turn = [current[number] for number in order]
-        at = (first + done) % len(turn)
-        if turn[at] is None:
+        number, before = position(weights, first + done)
+        mine = current[number]
+        if mine is None:
             return Taken(tuple(taken), missing=(count - done) * PAGE_SIZE)
-        rounds = _whole_rounds(turn, pools, count - done) if at == 0 else 0
+        turn = _Turn(list(zip(current, weights, strict=True)))
+        rounds = 0 if number or before else turn.whole_rounds(pools, count - done)
         if not rounds:
-            turn, rounds = [turn[at]], 1
-        got = {pool: pools[pool].take(rounds * turn.count(pool)) for pool in set(turn) if pool is not None}
-        wrong = (_first_bad(machine, turn, pool, parts) for pool, parts in got.items() if judge)
+            run = min(weights[number] - before, count - done, pools[mine].pages())
+            turn, rounds = _Turn([(mine, run)]), 1
+        got = {pool: pools[pool].take(rounds * pages) for pool, pages in turn.pages.items() if pool is not None}
+        wrong = (turn.first_bad(machine, pool, parts) for pool, parts in got.items() if judge)
         bad = min((one for one in wrong if one is not None), default=None)
         if bad is not None:
             for pool, parts in got.items():
-                taken += _head(parts, bad[0] // len(turn) * turn.count(pool) + turn[: bad[0] % len(turn)].count(pool))
+                taken += _head(parts, turn.before(bad[0], pool))
             return Taken(tuple(taken), bad[1])
         for parts in got.values():
             taken += parts
-        done += rounds * len(turn)
+        done += rounds * turn.size
     return Taken(tuple(taken))
+
+
+class _Turn:
+    # how many pages in a row come from which pool, in order; the next turn is the same
+
+    def __init__(self, runs: list[tuple[Pool | None, int]]) -> None:
+        self.runs = runs
+        self.size = sum(pages for _, pages in runs)
+        self.pages: dict[Pool | None, int] = {}
+        for pool, pages in runs:
+            self.pages[pool] = self.pages.get(pool, 0) + pages
+
+    def whole_rounds(self, pools: dict[Pool, _Free], count: int) -> int:
+        # how many turns of `count` pages the pools have
+        if None in self.pages:
+            return 0
+        most = min(pools[pool].pages() // pages for pool, pages in self.pages.items() if pool is not None)
+        return min(count // self.size, most)
+
+    def before(self, number: int, pool: Pool) -> int:
+        # how many of the first `number` pages are the pool's
+        rounds, left = divmod(number, self.size)
+        found = rounds * self.pages[pool]
+        for other, pages in self.runs:
+            if other == pool:
+                found += min(pages, left)
+            left = max(left - pages, 0)
+        return found
+
+    def number(self, pool: Pool, nth: int) -> int:
+        # the number of the pool's n-th page among all
+        rounds, left = divmod(nth, self.pages[pool])
+        at = rounds * self.size
+        for other, pages in self.runs:
+            if other == pool and left < pages:
+                return at + left
+            left -= pages if other == pool else 0
+            at += pages
+        raise AssertionError(f"{pool} is not in the turn")
+
+    def first_bad(self, machine: Machine, pool: Pool, parts: list[Range]) -> tuple[int, int] | None:
+        # the number among all pages, and the address, of the pool's first page that is not capable
+        before = 0
+        for part in parts:
+            address = first_incapable(machine, part)
+            if address is not None:
+                return self.number(pool, before + (address - part.start) // PAGE_SIZE), address
+            before += part.size // PAGE_SIZE
+        return None
 
 
 class _Pools(dict[Pool, "_Free"]):
@@ -144,26 +193,6 @@ def _head(parts: Iterable[Range], count: int) -> list[Range]:
         found.append(Range(part.start, part.start + size))
         count -= size // PAGE_SIZE
     return found
-
-
-def _whole_rounds(turn: list[Pool | None], pools: dict[Pool, _Free], count: int) -> int:
-    if None in turn:
-        return 0
-    most = min(pools[pool].pages() // turn.count(pool) for pool in set(turn) if pool is not None)
-    return min(count // len(turn), most)
-
-
-def _first_bad(machine: Machine, turn: list[Pool | None], pool: Pool, parts: list[Range]) -> tuple[int, int] | None:
-    # the number, counted over all lanes, and the address of the pool's first page that is not capable
-    before = 0
-    for part in parts:
-        address = first_incapable(machine, part)
-        if address is not None:
-            number = before + (address - part.start) // PAGE_SIZE
-            mine = [at for at, other in enumerate(turn) if other == pool]
-            return number // len(mine) * len(turn) + mine[number % len(mine)], address
-        before += part.size // PAGE_SIZE
-    return None
 
 
 def first_incapable(machine: Machine, memory: Range) -> int | None:

@@ -216,7 +216,7 @@ def _populate(machine: Machine, where: tuple[str, int], populated: Ranges) -> Ma
         for piece in memslots.pieces(machine, machine.guests[name], slot, part):
             if piece.stretch is None or piece.stretch.kind not in kinds or piece.policy is None:
                 continue
-            taken = _take(machine, machine.guests[name], piece, piece.policy, judge=False)
+            taken = _take(machine, machine.guests[name], slot, piece, piece.policy, judge=False)
             frames = tuple(_frames(piece.offsets.start, taken.pages))
             slot = machine.guests[name].slots[slot_id]
             resident = tuple(sorted((*slot.resident, *frames), key=lambda one: one.offset))
@@ -231,11 +231,15 @@ def _frames(offset: int, parts: tuple[Range, ...]) -> Iterator[Frames]:
         offset += part.size
 
 
-def _take(machine: Machine, guest: Guest, piece: Piece, policy: MemPolicy, *, judge: bool = True) -> allocator.Taken:
+def _take(
+    machine: Machine, guest: Guest, slot: Memslot, piece: Piece, policy: MemPolicy, *, judge: bool = True
+) -> allocator.Taken:
     assert piece.stretch is not None
     task = memslots.task_of(machine, guest)
     turns = allocator.lanes(machine, task, policy, movable=piece.stretch.kind is not Backs.GUEST_MEMFD)
-    first = (piece.offsets.start - piece.stretch.range.start + piece.stretch.offset) // PAGE_SIZE
+    anonymous = piece.stretch.kind is Backs.ANON
+    base = slot.address if anonymous else piece.stretch.offset - piece.stretch.range.start
+    first = (base + piece.offsets.start) // PAGE_SIZE
     return allocator.take(machine, turns, first, piece.offsets.size // PAGE_SIZE, judge=judge)
 
 
@@ -297,7 +301,7 @@ def _touch(machine: Machine, name: str, slot_id: int, piece: Piece, leaf: Leaf) 
             pages = Ranges((Range(piece.hpa, piece.hpa + size),))
     else:
         assert piece.policy is not None
-        taken = _take(machine, guest, piece, piece.policy)
+        taken = _take(machine, guest, slot, piece, piece.policy)
         size, pages, missing = taken.size, Ranges.of(taken.pages), taken.missing
         bad = None
         if taken.bad is not None:

@@ -1,9 +1,15 @@
-"""In which order Linux tries nodes for a page: by distance, and by memory policy; compare mm/page_alloc.c."""
+"""In which order Linux tries nodes for a page: by distance, and by memory policy; compare mm/page_alloc.c.
+
+Pages under an interleaving policy take turns among its nodes, by their number in what is interleaved: anonymous
+memory counts from address 0, a file from its first byte.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+
+from attrs import frozen
 
 from tdxfs import nodes
 from tdxfs.mempolicy import INTERLEAVING, mems_allowed
@@ -44,40 +50,77 @@ def _zonelists(
     return lists
 
 
-def order(machine: Machine, task: Task, policy: MemPolicy, local: int, page: int = 0) -> tuple[int, ...]:
-    """
-    The nodes that the allocator tries for a page under `policy`, first to last, for a task that runs on node
-    `local`; `page` is which page of an interleaved range it is. A node that is not in it gives no page at all.
-    """
-    return tries(zonelists(machine), mems_allowed(machine, task), policy, local, page)
+@frozen
+class Turn:
+    """One turn of a policy: all of it, or, of those that interleave, what one node gives before the next does."""
+
+    weight: int
+    """How many pages in a row."""
+    nodes: tuple[int, ...]
+    """The nodes that are tried for each, first to last; a node that is not among them gives no page at all."""
 
 
-def tries(
-    lists: Mapping[int, tuple[int, ...]], allowed: frozenset[int], policy: MemPolicy, local: int, page: int = 0
-) -> tuple[int, ...]:
-    """The same from the zone lists and the nodes that the task may use."""
+def turns(machine: Machine, task: Task, policy: MemPolicy, local: int) -> tuple[Turn, ...]:
+    """The turns that pages under `policy` take, for a task that runs on node `local`."""
+    return take_turns(zonelists(machine), mems_allowed(machine, task), policy, local, partial(il_weight, machine))
+
+
+def take_turns(
+    lists: Mapping[int, tuple[int, ...]],
+    allowed: frozenset[int],
+    policy: MemPolicy,
+    local: int,
+    weight: Callable[[int], int],
+) -> tuple[Turn, ...]:
+    """The same from the zone lists, the nodes that the task may use, and the weights of weighted interleave."""
 
     def falling_back(start: int) -> list[int]:
         return [nid for nid in lists.get(start, tuple(sorted(allowed))) if nid in allowed]
 
     mine = policy.nodes & allowed
     near = local if policy.home is None else policy.home
-    if policy.mode is Mode.BIND and mine:
-        return tuple(nid for nid in falling_back(near) if nid in mine)
-    if policy.mode is Mode.PREFERRED and mine:
-        return tuple(falling_back(min(mine)))
-    if policy.mode is Mode.PREFERRED_MANY and mine:
-        every = falling_back(near)
-        return tuple(sorted(every, key=lambda nid: nid not in mine))
     if policy.mode in INTERLEAVING and mine:
-        turns = sorted(mine)  # weights are 1 unless the firmware gives bandwidths
-        return tuple(falling_back(turns[page % len(turns)]))
-    return tuple(falling_back(local))
+        weighted = policy.mode is Mode.WEIGHTED_INTERLEAVE
+        return tuple(Turn(weight(nid) if weighted else 1, tuple(falling_back(nid))) for nid in sorted(mine))
+    tried = falling_back(local)
+    if policy.mode is Mode.BIND and mine:
+        tried = [nid for nid in falling_back(near) if nid in mine]
+    elif policy.mode is Mode.PREFERRED and mine:
+        tried = falling_back(min(mine))
+    elif policy.mode is Mode.PREFERRED_MANY and mine:
+        tried = sorted(falling_back(near), key=lambda nid: nid not in mine)
+    return (Turn(1, tuple(tried)),)
 
 
 def il_weight(machine: Machine, nid: int) -> int:
     """How many pages in a row weighted interleave takes from a node, 1 to 255 (``get_il_weight``)."""
     return machine.weights.get(nid, 1)
+
+
+def position(weights: Sequence[int], page: int) -> tuple[int, int]:
+    """
+    Whose turn it is at a page of what is interleaved, and how many pages of that turn come before it; turns of
+    `weights` pages follow each other from page 0 on (``weighted_interleave_nid``).
+    """
+    before = page % sum(weights)
+    for number, weight in enumerate(weights):
+        if before < weight:
+            return number, before
+        before -= weight
+    raise AssertionError(f"no weight is positive: {weights}")
+
+
+def shares(weights: Sequence[int], first: int, count: int) -> list[int]:
+    """How many of `count` pages from page `first` on fall to each of the turns."""
+    rounds, left = divmod(count, sum(weights))
+    found = [rounds * weight for weight in weights]
+    number, before = position(weights, first)
+    while left:
+        here = min(weights[number] - before, left)
+        found[number] += here
+        left -= here
+        number, before = (number + 1) % len(weights), 0
+    return found
 
 
 def reachable(machine: Machine, task: Task, policy: MemPolicy) -> frozenset[int]:
@@ -98,27 +141,22 @@ def local_node(machine: Machine, task: Task) -> int:
 
 
 def place(
-    machine: Machine, task: Task, policy: MemPolicy, local: int, pages: int, free: Callable[[int], int]
+    machine: Machine, task: Task, policy: MemPolicy, local: int, first: int, pages: int, free: Callable[[int], int]
 ) -> dict[int, int]:
     """
-    How many of `pages` pages each node gives, none more than it has `free`; what fits nowhere stays with the
-    first node tried.
+    How many of `pages` pages each node gives, from page `first` of what is interleaved on; none gives more than it
+    has `free`, and what fits nowhere stays with the first node tried.
     """
-    turns = [order(machine, task, policy, local, page) for page in range(_turns(policy))]
     taken: dict[int, int] = {}
-    for number, tried in enumerate(turns):
-        left = pages // len(turns) + (number < pages % len(turns))
-        for nid in tried:
+    mine = turns(machine, task, policy, local)
+    for turn, left in zip(mine, shares([turn.weight for turn in mine], first, pages), strict=True):
+        for nid in turn.nodes:
             if not left:
                 break
             here = min(left, max(free(nid) - taken.get(nid, 0), 0))
             if here:
                 taken[nid] = taken.get(nid, 0) + here
                 left -= here
-        if left and tried:
-            taken[tried[0]] = taken.get(tried[0], 0) + left
+        if left and turn.nodes:
+            taken[turn.nodes[0]] = taken.get(turn.nodes[0], 0) + left
     return taken
-
-
-def _turns(policy: MemPolicy) -> int:
-    return max(len(policy.nodes), 1) if policy.mode in INTERLEAVING else 1

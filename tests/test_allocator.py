@@ -1,5 +1,6 @@
 """Tests for `tdxfs.allocator`: many pages at once are taken as one by one."""
 
+import pytest
 from attrs import evolve
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -7,9 +8,12 @@ from machines import MIXED, booted
 from strategies import machines
 
 from tdxfs import allocator
+from tdxfs.capability import online_memory
+from tdxfs.guestctl import command
 from tdxfs.model import GIB, MIB, PAGE_SIZE, MemPolicy, Mode, Task, Why, Zone
-from tdxfs.nodes import has_memory
+from tdxfs.nodes import has_memory, pfn_to_nid
 from tdxfs.ranges import Range, Ranges
+from tdxfs.zonelists import place
 
 MACHINE = booted(MIXED)
 TASK = Task(1)
@@ -32,9 +36,10 @@ def policies(draw, machine):
 def one_by_one(machine, turns, first, count):
     """What `take` is defined to be: a page at a time from the first free list of the lane whose turn it is."""
     left = {pool: pages(allocator.free(machine, pool)) for lane in turns for pool in lane.pools}
+    turn = [lane for lane in turns for _ in range(lane.weight)]
     got = []
     for number in range(first, first + count):
-        pool = next((pool for pool in turns[number % len(turns)].pools if left[pool]), None)
+        pool = next((pool for pool in turn[number % len(turn)].pools if left[pool]), None)
         if pool is None:
             return got, None, first + count - number
         page = left[pool].pop(0)
@@ -56,23 +61,65 @@ FEW = booted(evolve(SMALL, memory=evolve(SMALL.memory, block_size=64 * MIB)))
 """64 MiB per node: node 0 and 1 are capable, node 2 is not."""
 
 
-@given(st.data(), st.integers(0, 7), st.sampled_from([1, 2, 5, 16000, 17000, 33000, 60000]))
-def test_take_is_one_by_one(data, first, count):
-    """The same pages, the same first bad one, the same shortage as of a loop over pages."""
-    turns = allocator.lanes(FEW, TASK, data.draw(policies(FEW)))
-    expected, bad, missing = one_by_one(FEW, turns, first, count)
+some_weights = st.dictionaries(st.integers(0, 2), st.integers(1, 255))
 
-    taken = allocator.take(FEW, turns, first, count)
+
+@given(st.data(), some_weights, st.integers(0, 300), st.sampled_from([1, 2, 5, 16000, 17000, 33000, 60000]))
+def test_take_is_one_by_one(data, weights, first, count):
+    """The same pages, the same first bad one, the same shortage as of a loop over pages."""
+    machine = evolve(FEW, weights=weights)
+    turns = allocator.lanes(machine, TASK, data.draw(policies(machine)))
+    expected, bad, missing = one_by_one(machine, turns, first, count)
+
+    taken = allocator.take(machine, turns, first, count)
 
     assert sorted(expected) == sorted(pages(taken.pages))
     assert bad == taken.bad
     assert missing * PAGE_SIZE == taken.missing
 
 
+@given(some_weights, st.integers(0, 300), st.integers(0, 40))
+def test_shares_are_exact(weights, first, rounds):
+    """Over whole rounds each node gives its weight times as many."""
+    machine = evolve(FEW, weights=weights)
+    policy = MemPolicy(Mode.WEIGHTED_INTERLEAVE, frozenset(range(3)))
+    turns = allocator.lanes(machine, TASK, policy)
+    taken = allocator.take(machine, turns, first, rounds * sum(lane.weight for lane in turns), judge=False)
+
+    nodes = [pfn_to_nid(machine, at // PAGE_SIZE) for at in pages(taken.pages)]
+    assert [rounds * weights.get(nid, 1) for nid in range(3)] == [nodes.count(nid) for nid in range(3)]
+
+
+@given(st.data(), st.integers(0, 7), st.integers(0, 60000))
+def test_equal_weights_of_one_are_plain_interleave(data, first, count):
+    """With every weight 1 the weighted policy takes the very pages of the plain one."""
+    nodes = frozenset(data.draw(st.sets(st.integers(0, 2), min_size=1)))
+    plain, weighted = (
+        allocator.take(FEW, allocator.lanes(FEW, TASK, MemPolicy(mode, nodes)), first, count)
+        for mode in (Mode.INTERLEAVE, Mode.WEIGHTED_INTERLEAVE)
+    )
+
+    assert plain == weighted
+
+
+@given(st.integers(0, 1 << 30), st.integers(1, 1 << 17))
+def test_places_agree(first, count):
+    """The allocator takes of each node what the attribution of a task's pages says that it takes."""
+    machine = evolve(MACHINE, weights={0: 7, 1: 2, 2: 255})
+    policy = MemPolicy(Mode.WEIGHTED_INTERLEAVE, frozenset({0, 1, 2}))
+    taken = allocator.take(machine, allocator.lanes(machine, TASK, policy), first, count, judge=False)
+    placed = place(machine, TASK, policy, 0, first, count, lambda nid: 1 << 30)
+
+    assert {nid: pages * PAGE_SIZE for nid, pages in placed.items()} == {
+        nid: size for nid in range(3) if (size := (Ranges.of(taken.pages) & online_memory(machine, nid)).size)
+    }
+
+
 @given(st.data(), machines)
 def test_only_free_memory_is_taken(data, machine):
     """Pages come from online memory of the nodes that the policy reaches, and from nothing that is held."""
     assume(has_memory(machine))
+    machine = evolve(machine, weights=data.draw(some_weights))
     policy = data.draw(policies(machine))
     taken = allocator.take(machine, allocator.lanes(machine, TASK, policy), 0, 1 << 30, judge=False)
     got = Ranges.of(taken.pages)
@@ -80,6 +127,30 @@ def test_only_free_memory_is_taken(data, machine):
     assert got.size == taken.size
     assert not got & machine.tdx.owned
     assert not got - allocator.reachable_memory(machine, TASK, policy)
+
+
+class TestGuests:
+    @pytest.mark.parametrize(
+        ("backing", "first"), [("anon:0::", 2), ("shmem:0::", 0), ("guest_memfd:0::f", 0), ("guest_memfd:3000::f", 3)]
+    )
+    def test_whose_turn_it_is(self, backing, first):
+        """Anonymous memory is interleaved by its address, all other by where in the object it is, page by page."""
+        machine = evolve(MACHINE, weights={0: 3})
+        for line in (
+            "create 1-0",
+            "memfd 1-0 file=f size=0x10000",
+            "policy 1-0 policy=weighted-interleave:0-1",
+            f"set 1-0 slot=0 gpa=0 size=0x8000 address=0x2000 backing=0-8000:{backing}",
+        ):
+            machine = command(machine, line)
+        taken = []
+        for gpa in range(0, 0x8000, PAGE_SIZE):
+            after = command(machine, f"touch 1-0 gpa={gpa} size={PAGE_SIZE}")
+            (page,) = after.guests["1-0"].pages - machine.guests["1-0"].pages
+            taken.append(pfn_to_nid(machine, page.start // PAGE_SIZE))
+            machine = after
+
+        assert ([0, 0, 0, 1] * 3)[first : first + 8] == taken
 
 
 class TestOrder:

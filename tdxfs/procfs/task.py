@@ -101,7 +101,7 @@ def held(machine: Machine, task: Task, anonymous: int, read: Callable[[str], str
 def held_by_policy(machine: Machine, task: Task, anonymous: int) -> Held:
     """The same of a process whose pages are all where its own policy puts them."""
     free = free_pages(machine, task)
-    pages = place(machine, task, task.policy, local_node(machine, task), anonymous, free)
+    pages = place(machine, task, task.policy, local_node(machine, task), 0, anonymous, free)
     return Held(pages, pages if task.policy.mode in INTERLEAVING else {})
 
 
@@ -123,7 +123,7 @@ def _nodes(machine: Machine, task: Task, start: int, pages: int, free: Callable[
     if moved is not None:
         return {moved: pages}
     policy = policy_at(task, start)
-    return place(machine, task, policy, local_node(machine, task), pages, free)
+    return place(machine, task, policy, local_node(machine, task), start // PAGE_SIZE, pages, free)
 
 
 def _mappings(machine: Machine, task: Task, real: str, maps: str) -> Iterator[tuple[int, str, list[str], int]]:

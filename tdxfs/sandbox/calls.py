@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Callable
+from functools import cache
 
 from attrs import evolve
 from immutables import Map
@@ -121,13 +122,19 @@ class Calls:
         """Address -> the node of the page there, for a process as it is now."""
         cpus = (self.kernel.cpus if task.cpus is None else task.cpus & self.kernel.cpus) or {0}
         local = self.kernel.node_of_cpu(min(cpus))
-        lists, memory = self.kernel.zonelists(), self.kernel.memory
+        lists, memory, weight = self.kernel.zonelists(), self.kernel.memory, self.kernel.weight
+
+        @cache
+        def turns(policy: MemPolicy) -> tuple[zonelists.Turn, ...]:
+            return zonelists.take_turns(lists, memory, policy, local, weight)
 
         def place(address: int) -> int:
             moved = task.moved.get(address)
             if moved is not None:
                 return moved
-            return zonelists.tries(lists, memory, mempolicy.policy_at(task, address), local, address // PAGE_SIZE)[0]
+            mine = turns(mempolicy.policy_at(task, address))
+            number, _ = zonelists.position([turn.weight for turn in mine], address // PAGE_SIZE)
+            return mine[number].nodes[0]
 
         return place
 

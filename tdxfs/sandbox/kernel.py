@@ -13,6 +13,7 @@ from tdxfs.idlist import parse_list
 from tdxfs.model import KERNELS
 
 NODES, CPUS, DEBUG = "sys/devices/system/node", "sys/devices/system/cpu", "sys/kernel/debug/tdxfs"
+WEIGHTS = "sys/kernel/mm/mempolicy/weighted_interleave"
 _LONGEST = 1 << 16
 
 
@@ -82,6 +83,14 @@ class Kernel:
             return {}
         rows = (line.partition(":") for line in text.splitlines())
         return {int(nid): tuple(map(int, order.split())) for nid, _, order in rows}
+
+    def weight(self, nid: int) -> int:
+        """Weight of a node under weighted interleave: 1 where the kernel has none."""
+        try:
+            with open(f"/proc/self/fd/{self.root}/{WEIGHTS}/node{nid}", encoding="ascii") as file:
+                return int(file.read())
+        except FileNotFoundError:
+            return 1
 
     def node_of_cpu(self, cpu: int) -> int:
         """The node of a CPU."""

@@ -92,3 +92,19 @@ def test_without_libc(machine, tmp_path):
     assert (str(len(MIXED.cpus)), "0", "0-2") == (cpus, refused, online)
     assert rest[0].split()[1] == "bind:1"
     assert "Mems_allowed_list:\t0-2" in rest
+
+
+def test_weighted_interleave(machine, tmp_path):
+    """Pages are on the nodes in the shares that were written, each by its address, whichever way the program asks."""
+    program = compiled(tmp_path, Path(__file__).with_name("weights.c"))
+    at = "/sys/kernel/mm/mempolicy/weighted_interleave"
+    told = output(machine, "sh", "-c", f"echo 3 > {at}/node0; {program}; echo 1 > {at}/node0; {program}").splitlines()
+    first, *weighted = told[:5]
+    _, *plain = told[5:]
+
+    turn = [0, 0, 0, 2] * 3
+    here = turn[(start := int(first.split()[2])) : start + 8]
+    assert ["move_pages 45 0 15", "get_mempolicy 45 0 15", f"in turn {' '.join(map(str, here))}"] == weighted[:3]
+    assert {"weighted", "interleave:0,2", "N0=45", "N2=15"} <= set(weighted[3].split())
+    assert ["move_pages 30 0 30", "get_mempolicy 30 0 30"] == plain[:2]
+    assert {"N0=30", "N2=30"} <= set(plain[3].split())

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -43,6 +44,25 @@ def test_a_guest_that_lives_and_is_closed(root):
     assert run("guest", "touch", name, root, "--gpa", "0x200000", "--size", "4M")[0] == 0
     assert run("guest", "close", name, root)[0] == 0
     assert state not in {guest["state"] for guest in json.loads(run("guests", root, "--json")[1])}
+
+
+def test_a_guest_under_weighted_interleave(root):
+    """Its memory comes from the nodes in the shares that were written, and goes back to them."""
+
+    def free(nid):
+        # but for what this very process holds
+        text = Path(root, f"sys/devices/system/node/node{nid}/meminfo").read_text()
+        return sum(int(kib) for kib in re.findall(r" (?:MemFree|AnonPages): *([0-9]+) kB", text))
+
+    before = [free(nid) for nid in range(3)]
+    Path(root, "sys/kernel/mm/mempolicy/weighted_interleave/node0").write_text("3")
+    status, story = run("guest", "run", root, "--memory", "64M", "--policy", "weighted-interleave:0-1", "--keep")
+    assert status == 0, story
+    assert [48 << 10, 16 << 10, 0] == [was - free(nid) for nid, was in enumerate(before)]
+
+    (guest,) = json.loads(run("guests", root, "--json")[1])
+    assert run("guest", "close", guest["name"], root)[0] == 0
+    assert before == [free(nid) for nid in range(3)]
 
 
 def test_a_guest_that_dies_is_explained(root):

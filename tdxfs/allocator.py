@@ -7,8 +7,9 @@ address goes first: Linux promises none, so a fixed one is as good. Many pages c
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import product
 
 from attrs import define, frozen
 
@@ -16,7 +17,7 @@ from tdxfs import zonelists
 from tdxfs.capability import online_memory
 from tdxfs.model import PAGE_SIZE, Machine, MemPolicy, Task, Why, Zone
 from tdxfs.ranges import Range, Ranges, align_down
-from tdxfs.zonelists import position
+from tdxfs.zonelists import position, shares
 from tdxfs.zones import zone_ranges
 
 Pool = tuple[int, Zone]
@@ -25,10 +26,17 @@ Pool = tuple[int, Zone]
 
 @frozen
 class Lane:
-    """One turn of a policy: how many pages in a row, and the free lists to try in order."""
+    """One turn of a policy: how many pages in a row, and where they come from."""
 
     weight: int
-    pools: tuple[Pool, ...]
+    nodes: tuple[int, ...]
+    zones: tuple[Zone, ...]
+    """Of each node."""
+
+    @property
+    def pools(self) -> Iterator[Pool]:
+        """The free lists to try, first to last."""
+        return product(self.nodes, self.zones)
 
 
 @frozen
@@ -72,9 +80,9 @@ def reachable_memory(machine: Machine, task: Task, policy: MemPolicy) -> Ranges:
 
 def lanes(machine: Machine, task: Task, policy: MemPolicy, *, movable: bool = True) -> tuple[Lane, ...]:
     """The turns of a policy for pages that can (`movable`) or cannot come from ZONE_MOVABLE."""
-    zones = [zone for zone in reversed(Zone) if movable or zone is not Zone.MOVABLE]
+    zones = tuple(zone for zone in reversed(Zone) if movable or zone is not Zone.MOVABLE)
     turns = zonelists.turns(machine, task, policy, zonelists.local_node(machine, task))
-    return tuple(Lane(turn.weight, tuple((nid, zone) for nid in turn.nodes for zone in zones)) for turn in turns)
+    return tuple(Lane(turn.weight, turn.nodes, zones) for turn in turns)
 
 
 def take(machine: Machine, turns: tuple[Lane, ...], first: int, count: int, *, judge: bool = True) -> Taken:
@@ -83,59 +91,53 @@ def take(machine: Machine, turns: tuple[Lane, ...], first: int, count: int, *, j
     there is no memory left, and, if they are to be judged, at the first page that cannot back a TDX guest.
     """
     pools = _Pools(machine)
-    weights = [lane.weight for lane in turns]
     taken: list[Range] = []
     done = 0
     while done < count:
-        current = [next((pool for pool in lane.pools if pools[pool].parts), None) for lane in turns]
-        number, before = position(weights, first + done)
-        mine = current[number]
-        if mine is None:
+        found = _next(turns, pools, first + done, count - done)
+        if found is None:
             return Taken(tuple(taken), missing=(count - done) * PAGE_SIZE)
-        turn = _Turn(list(zip(current, weights, strict=True)))
-        rounds = 0 if number or before else turn.whole_rounds(pools, count - done)
-        if not rounds:
-            run = min(weights[number] - before, count - done, pools[mine].pages())
-            turn, rounds = _Turn([(mine, run)]), 1
-        got = {pool: pools[pool].take(rounds * pages) for pool, pages in turn.pages.items() if pool is not None}
-        wrong = (turn.first_bad(machine, pool, parts) for pool, parts in got.items() if judge)
+        runs, rounds = found
+        got = {pool: pools[pool].take(rounds * pages) for pool, pages in runs.pages.items()}
+        wrong = (runs.first_bad(machine, pool, parts) for pool, parts in got.items() if judge)
         bad = min((one for one in wrong if one is not None), default=None)
         if bad is not None:
-            for pool, parts in got.items():
-                taken += _head(parts, turn.before(bad[0], pool))
+            for pool, pages in runs.before(bad[0]).items():
+                taken += _head(got[pool], pages)
             return Taken(tuple(taken), bad[1])
         for parts in got.values():
             taken += parts
-        done += rounds * turn.size
+        done += rounds * runs.size
     return Taken(tuple(taken))
 
 
-class _Turn:
-    # how many pages in a row come from which pool, in order; the next turn is the same
+def _next(turns: tuple[Lane, ...], pools: _Pools, page: int, left: int) -> tuple[_Runs, int] | None:
+    # what comes next of `left` pages, and how often: all turns, or what of one turn its pool has; None: nothing
+    weights = [lane.weight for lane in turns]
+    number, before = position(weights, page)
+    if number == before == 0 and left >= sum(weights):
+        runs = [(pool, lane.weight) for lane in turns if (pool := pools.first(lane)) is not None]
+        if len(runs) == len(turns) and (rounds := (every := _Runs(runs)).rounds(pools, left)):
+            return every, rounds
+    pool = pools.first(turns[number])
+    return pool and (_Runs([(pool, min(weights[number] - before, left, pools[pool].count()))]), 1)
 
-    def __init__(self, runs: list[tuple[Pool | None, int]]) -> None:
+
+class _Runs:
+    # how many pages in a row come from which pool, in order; what comes after them begins anew
+
+    def __init__(self, runs: list[tuple[Pool, int]]) -> None:
         self.runs = runs
         self.size = sum(pages for _, pages in runs)
-        self.pages: dict[Pool | None, int] = {}
-        for pool, pages in runs:
-            self.pages[pool] = self.pages.get(pool, 0) + pages
+        self.pages = _by_pool(runs)
 
-    def whole_rounds(self, pools: dict[Pool, _Free], count: int) -> int:
-        # how many turns of `count` pages the pools have
-        if None in self.pages:
-            return 0
-        most = min(pools[pool].pages() // pages for pool, pages in self.pages.items() if pool is not None)
-        return min(count // self.size, most)
+    def rounds(self, pools: _Pools, count: int) -> int:
+        # how often `count` pages hold them, and the pools have them
+        return min(count // self.size, *(pools[pool].count() // pages for pool, pages in self.pages.items()))
 
-    def before(self, number: int, pool: Pool) -> int:
-        # how many of the first `number` pages are the pool's
-        rounds, left = divmod(number, self.size)
-        found = rounds * self.pages[pool]
-        for other, pages in self.runs:
-            if other == pool:
-                found += min(pages, left)
-            left = max(left - pages, 0)
-        return found
+    def before(self, number: int) -> dict[Pool, int]:
+        # how many of the first `number` pages are each pool's
+        return _by_pool(zip((pool for pool, _ in self.runs), shares([n for _, n in self.runs], 0, number), strict=True))
 
     def number(self, pool: Pool, nth: int) -> int:
         # the number of the pool's n-th page among all
@@ -146,7 +148,7 @@ class _Turn:
                 return at + left
             left -= pages if other == pool else 0
             at += pages
-        raise AssertionError(f"{pool} is not in the turn")
+        raise AssertionError(f"no page comes from {pool}")
 
     def first_bad(self, machine: Machine, pool: Pool, parts: list[Range]) -> tuple[int, int] | None:
         # the number among all pages, and the address, of the pool's first page that is not capable
@@ -159,10 +161,21 @@ class _Turn:
         return None
 
 
+def _by_pool(runs: Iterable[tuple[Pool, int]]) -> dict[Pool, int]:
+    found: dict[Pool, int] = {}
+    for pool, pages in runs:
+        found[pool] = found.get(pool, 0) + pages
+    return found
+
+
 class _Pools(dict[Pool, "_Free"]):
     # looked at when an allocation comes to them: of a thousand nodes it sees one or two
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
+
+    def first(self, lane: Lane) -> Pool | None:
+        # the first of a lane that is not empty
+        return next((pool for pool in lane.pools if self[pool].parts), None)
 
     def __missing__(self, pool: Pool) -> _Free:
         found = self[pool] = _Free(list(free(self.machine, pool)))
@@ -173,7 +186,7 @@ class _Pools(dict[Pool, "_Free"]):
 class _Free:
     parts: list[Range]
 
-    def pages(self) -> int:
+    def count(self) -> int:
         return sum(part.size for part in self.parts) // PAGE_SIZE
 
     def take(self, count: int) -> list[Range]:

@@ -10,7 +10,7 @@ from strategies import machines
 from tdxfs import allocator
 from tdxfs.capability import online_memory
 from tdxfs.guestctl import command
-from tdxfs.model import GIB, MIB, PAGE_SIZE, MemPolicy, Mode, Task, Why, Zone
+from tdxfs.model import GIB, MIB, PAGE_SIZE, MemPolicy, Mode, Task, TdxPlatform, Why, Zone
 from tdxfs.nodes import has_memory, pfn_to_nid
 from tdxfs.ranges import Range, Ranges
 from tdxfs.zonelists import place
@@ -59,16 +59,44 @@ SMALL = evolve(
 )  # fmt: skip
 FEW = booted(evolve(SMALL, memory=evolve(SMALL.memory, block_size=64 * MIB)))
 """64 MiB per node: node 0 and 1 are capable, node 2 is not."""
+BAD = 6 * GIB + 10003 * PAGE_SIZE
+HALF = booted(
+    evolve(
+        SMALL,
+        memory=evolve(SMALL.memory, block_size=64 * MIB),
+        tdx=TdxPlatform(cmrs=(Range(MIB, 5 * GIB), Range(6 * GIB, BAD))),
+    )
+)
+"""Node 1 is capable up to the page at `BAD`, in its midst."""
 
 
 some_weights = st.dictionaries(st.integers(0, 2), st.integers(1, 255))
 
 
-@given(st.data(), some_weights, st.integers(0, 300), st.sampled_from([1, 2, 5, 16000, 17000, 33000, 60000]))
-def test_take_is_one_by_one(data, weights, first, count):
+@given(
+    st.data(),
+    st.sampled_from([FEW, HALF]),
+    some_weights,
+    st.integers(0, 300),
+    st.sampled_from([1, 2, 5, 16000, 17000, 33000, 60000]),
+)
+def test_take_is_one_by_one(data, machine, weights, first, count):
     """The same pages, the same first bad one, the same shortage as of a loop over pages."""
-    machine = evolve(FEW, weights=weights)
-    turns = allocator.lanes(machine, TASK, data.draw(policies(machine)))
+    machine = evolve(machine, weights=weights)
+    check_take(machine, allocator.lanes(machine, TASK, data.draw(policies(machine))), first, count)
+
+
+@pytest.mark.parametrize("first", range(0, 15, 2))
+def test_the_bad_page_of_a_full_node_s_turn(first):
+    """So it is where a full node's turns go to the other, whose first bad page is in either's turn."""
+    machine = evolve(HALF, weights={0: 10, 1: 5})
+    policy = MemPolicy(Mode.WEIGHTED_INTERLEAVE, frozenset({0, 1}))
+
+    assert check_take(machine, allocator.lanes(machine, TASK, policy), first, 30000).bad == BAD
+
+
+def check_take(machine, turns, first, count):
+    """Take pages, and look whether they are those that a loop takes."""
     expected, bad, missing = one_by_one(machine, turns, first, count)
 
     taken = allocator.take(machine, turns, first, count)
@@ -76,6 +104,7 @@ def test_take_is_one_by_one(data, weights, first, count):
     assert sorted(expected) == sorted(pages(taken.pages))
     assert bad == taken.bad
     assert missing * PAGE_SIZE == taken.missing
+    return taken
 
 
 @given(some_weights, st.integers(0, 300), st.integers(0, 40))
@@ -158,7 +187,7 @@ class TestOrder:
         """A node gives ZONE_NORMAL before ZONE_DMA32, and its neighbours come after both."""
         (lane,) = allocator.lanes(MACHINE, TASK, MemPolicy())
 
-        assert [(0, Zone.MOVABLE), (0, Zone.NORMAL), (0, Zone.DMA32), (0, Zone.DMA)] == list(lane.pools[:4])
+        assert [(0, Zone.MOVABLE), (0, Zone.NORMAL), (0, Zone.DMA32), (0, Zone.DMA)] == list(lane.pools)[:4]
         assert [0, 1, 2] == list(dict.fromkeys(nid for nid, _ in lane.pools))
 
     def test_unmovable(self):

@@ -13,9 +13,9 @@ from itertools import product
 
 from attrs import define, frozen
 
-from tdxfs import zonelists
+from tdxfs import counters, zonelists
 from tdxfs.capability import online_memory
-from tdxfs.model import PAGE_SIZE, Machine, MemPolicy, Task, Why, Zone
+from tdxfs.model import KIB, PAGE_SIZE, Machine, MemPolicy, Task, Why, Zone
 from tdxfs.ranges import Range, Ranges, align_down
 from tdxfs.zonelists import position, shares
 from tdxfs.zones import zone_ranges
@@ -60,10 +60,29 @@ def _held(machine: Machine) -> Ranges:
     return machine.tdx.owned | Ranges.of(Range(start, end) for start, end, _ in machine.guest_pages.runs())
 
 
-def free(machine: Machine, pool: Pool) -> Ranges:
-    """Free memory of a zone of a node: online, and held neither by TDX, the BIOS nor a guest."""
+@lru_cache(maxsize=64)
+def _huge_pages(machine: Machine, nid: int) -> Ranges:
+    # where the pools of a node are: at the end of its free memory, from the highest zone down
+    left = counters.hugepages_kib(machine, nid) * KIB
+    found = []
+    for zone in reversed(Zone):
+        for part in reversed(_not_held(machine, (nid, zone)).parts if left else ()):
+            size = min(part.size, left)
+            found.append(Range(part.end - size, part.end))
+            left -= size
+            if not left:
+                break
+    return Ranges.of(found)
+
+
+def _not_held(machine: Machine, pool: Pool) -> Ranges:
     nid, zone = pool
     return (zone_ranges(machine, nid)[zone] - _held(machine)).aligned_in(PAGE_SIZE)
+
+
+def free(machine: Machine, pool: Pool) -> Ranges:
+    """Free memory of a zone of a node: online, and held neither by TDX, the BIOS, a huge page nor a guest."""
+    return _not_held(machine, pool) - _huge_pages(machine, pool[0])
 
 
 def room(machine: Machine, nodes: Iterable[int], *, movable: bool = True) -> int:

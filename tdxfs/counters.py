@@ -106,9 +106,13 @@ def _free(machine: Machine) -> dict[int, int]:
 
 def _free_kib(machine: Machine, nid: int) -> int:
     memory = online_memory(machine, nid)
-    pools = sum(machine.hugepages.get((nid, size), 0) * size for size in machine.topology.hugepage_sizes)
     guests = sum(end - start for part in memory for start, end, _ in machine.guest_pages.within(part.start, part.end))
-    return (memory.size - (memory & machine.tdx.owned).size - guests) // 1024 - pools
+    return (memory.size - (memory & machine.tdx.owned).size - guests) // 1024 - hugepages_kib(machine, nid)
+
+
+def hugepages_kib(machine: Machine, nid: int) -> int:
+    """What a node's pools of huge pages hold, in kB."""
+    return sum(machine.hugepages.get((nid, size), 0) * size for size in machine.topology.hugepage_sizes)
 
 
 def held_pages(machine: Machine, nid: int) -> int:

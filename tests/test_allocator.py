@@ -4,15 +4,17 @@ import pytest
 from attrs import evolve
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from immutables import Map
 from machines import MIXED, booted
 from strategies import machines
 
-from tdxfs import allocator
+from tdxfs import allocator, counters
 from tdxfs.capability import online_memory
 from tdxfs.guestctl import command
-from tdxfs.model import GIB, MIB, PAGE_SIZE, MemPolicy, Mode, Task, TdxPlatform, Why, Zone
+from tdxfs.model import GIB, KIB, MIB, PAGE_SIZE, Guest, MemPolicy, Memslot, Mode, Task, TdxPlatform, Why, Zone
 from tdxfs.nodes import has_memory, pfn_to_nid
 from tdxfs.ranges import Range, Ranges
+from tdxfs.transitions.hugepages import set_node_pages
 from tdxfs.zonelists import place
 
 MACHINE = booted(MIXED)
@@ -156,6 +158,52 @@ def test_only_free_memory_is_taken(data, machine):
     assert got.size == taken.size
     assert not got & machine.tdx.owned
     assert not got - allocator.reachable_memory(machine, TASK, policy)
+
+
+def with_guest(machine, name, memory):
+    """A machine on which a guest holds some memory."""
+    slot = Memslot(0, 0, sum(part.size for part in memory), pages=Ranges.of(memory))
+    return evolve(machine, guests=machine.guests.set(name, Guest(name, 1, slots=Map({0: slot}))))
+
+
+@given(st.data(), machines)
+def test_free_memory_is_what_meminfo_says(data, machine):
+    """Huge pages, guests and PAMTs are missing from both, whichever came first, and nobody gets what another has."""
+    assume(has_memory(machine))
+    for number in range(data.draw(st.integers(1, 4))):
+        if data.draw(st.booleans()) and machine.topology.hugepage_sizes:
+            nid = data.draw(st.sampled_from(sorted(has_memory(machine))))
+            size = data.draw(st.sampled_from(machine.topology.hugepage_sizes))
+            machine = set_node_pages(machine, nid, size, data.draw(st.integers(0, 2000)))
+        else:
+            turns = allocator.lanes(machine, TASK, data.draw(policies(machine)))
+            taken = allocator.take(machine, turns, 0, data.draw(st.integers(1, 1 << 20)), judge=False)
+            assert not Ranges.of(taken.pages) & Ranges.of(Range(a, b) for a, b, _ in machine.guest_pages.runs())
+            machine = with_guest(machine, f"1-{number}", taken.pages)
+
+    for nid in has_memory(machine):
+        assert counters.free_kib(machine, nid) * KIB == allocator.room(machine, (nid,))
+
+
+class TestHugePages:
+    def test_they_leave_the_rest(self):
+        """A node whose memory is in huge pages gives what is left; the next pages come from its neighbour."""
+        machine = set_node_pages(MACHINE, 1, 2048, 1000)
+        left = 2 * GIB - 1000 * 2 * MIB - (MACHINE.tdx.owned & online_memory(MACHINE, 1)).size
+        turns = allocator.lanes(machine, TASK, MemPolicy(Mode.PREFERRED, frozenset({1})))
+        taken = Ranges.of(allocator.take(machine, turns, 0, GIB // PAGE_SIZE, judge=False).pages)
+
+        assert left == (taken & online_memory(machine, 1)).size == allocator.room(machine, (1,))
+        assert GIB - left == (taken & online_memory(machine, 0)).size
+
+    def test_the_highest_zone_first(self):
+        """They take nothing of a zone while a higher one has room, so unmovable pages lose theirs last."""
+        movable = evolve(MIXED, memory=evolve(MIXED.memory, movable="48-55"))
+        machine = booted(movable)
+        before = allocator.room(machine, (1,), movable=False)
+
+        assert before == allocator.room(set_node_pages(machine, 1, 2048, 500), (1,), movable=False)
+        assert before - 8 * MIB == allocator.room(set_node_pages(machine, 1, 2048, 516), (1,), movable=False)
 
 
 class TestGuests:

@@ -65,6 +65,21 @@ def test_a_guest_under_weighted_interleave(root):
     assert before == [free(nid) for nid in range(3)]
 
 
+def test_huge_pages_are_no_memory_for_a_guest(root):
+    """Where a node's memory is in huge pages, a guest that is bound to it finds none, until they are given back."""
+    pool = Path(root, "sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages")
+    guest = ("guest", "run", root, "--memory", "64M", "--policy", "bind:0")
+    pool.write_text("5000")
+    assert 1900 < int(pool.read_text()) < 2048
+
+    status, story = run(*guest)
+    assert status == 1
+    assert "No memory is free under policy bind:0" in story
+
+    pool.write_text("1900")
+    assert run(*guest)[0] == 0
+
+
 def test_a_guest_that_dies_is_explained(root):
     """The story ends with the reason and what to type; `explain` says the same afterwards, and typing it helps."""
     status, story = run("guest", "run", root, "--memory", "64M", "--policy", "bind:2")

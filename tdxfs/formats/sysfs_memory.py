@@ -37,7 +37,7 @@ def read_nodes(snapshot: Snapshot, topology: Topology) -> Topology:
     owners = _owners(snapshot, ids)
     if not owners and not iomem(snapshot, "System RAM"):
         owners = _by_size(snapshot, ids)
-    layout = _layout(snapshot, sorted(owners))
+    layout = _layout(snapshot, sorted(owners.keys() & set(numbered(snapshot, BLOCKS, "memory"))))
     kmem = _kmem(topology.dax_regions, layout.block_size)
     layout = evolve(layout, online=_by_hand(layout, owners, kmem))
     ram = _ram(snapshot, layout.block_size, owners, kmem)

@@ -20,6 +20,11 @@ class Ring(Sequence[T], Generic[T]):
     end: int = 0
     """The number of the next item; they are numbered from 0 on, also those that are no longer kept."""
 
+    @property
+    def first(self) -> int:
+        """The number of the oldest item that is kept."""
+        return self.end - len(self._items)
+
     def extended(self, items: Iterable[T]) -> Ring[T]:
         """The ring with more items; the oldest go."""
         kept, end = self._items.mutate(), self.end
@@ -32,7 +37,7 @@ class Ring(Sequence[T], Generic[T]):
 
     def since(self, number: int) -> list[T]:
         """The items with this number and higher ones."""
-        return [self._items[number] for number in range(max(number, self.end - len(self)), self.end)]
+        return [self._items[number] for number in range(max(number, self.first), self.end)]
 
     def __len__(self) -> int:
         return len(self._items)
@@ -42,5 +47,5 @@ class Ring(Sequence[T], Generic[T]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[T]: ...
     def __getitem__(self, index: int | slice) -> T | Sequence[T]:
-        numbers = range(self.end - len(self._items), self.end)[index]
+        numbers = range(self.first, self.end)[index]
         return self._items[numbers] if isinstance(numbers, int) else [self._items[number] for number in numbers]

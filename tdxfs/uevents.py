@@ -35,22 +35,17 @@ def following(old: Machine, new: Machine, root: Root) -> Ring[Uevent]:
     """
     if old.tdx is not new.tdx:
         return new.uevents  # it has booted again
-    number = _last(new) + 1
     events = [
-        Uevent(seq, happened.action, happened.path.removeprefix("/sys"), happened.subsystem, _lines(happened, root))
-        for seq, happened in enumerate(_differences(old, new), number)
+        Uevent(happened.action, happened.path.removeprefix("/sys"), happened.subsystem, _lines(happened, root))
+        for happened in _differences(old, new)
     ]
     return new.uevents.extended(events) if events else new.uevents
 
 
 def with_uevent(machine: Machine, action: str, path: str, subsystem: str, lines: tuple[str, ...]) -> Machine:
     """The machine after its kernel has sent one uevent about what is at a path of the tree."""
-    event = Uevent(_last(machine) + 1, action, path.removeprefix("/sys"), subsystem, lines)
+    event = Uevent(action, path.removeprefix("/sys"), subsystem, lines)
     return changed(machine, uevents=machine.uevents.extended((event,)))
-
-
-def _last(machine: Machine) -> int:
-    return machine.uevents[-1].number if machine.uevents else 0
 
 
 def _lines(happened: _Happened, root: Root) -> tuple[str, ...]:

@@ -30,8 +30,7 @@ class DevRoot(Directory[Any]):
         The kernel log, one record per read: priority,sequence,microseconds,flags;text. At the end a read
         returns 0, EAGAIN with O_NONBLOCK, and poll waits for the next record.
         """
-        kept = self.machine.log
-        return Records(kept, format_kmsg, kept.end - len(kept))
+        return Records(self.machine.log, format_kmsg, self.machine.log.first)
 
     kmsg.takes = TEXT
 

@@ -123,10 +123,8 @@ LOG_KEPT = 8192
 
 @frozen
 class Uevent:
-    """What the kernel tells udev about a device."""
+    """What the kernel tells udev about a device; its ``SEQNUM`` is one more than its number in `Machine.uevents`."""
 
-    number: int
-    """``SEQNUM``."""
     action: str
     """add, remove, change, move, online, offline, bind or unbind."""
     path: str

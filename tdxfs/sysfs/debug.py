@@ -105,8 +105,7 @@ class TdxfsDir(Directory[Any]):
         What the kernel tells udev, one JSON object per line and read. At the end a read returns 0, EAGAIN with
         O_NONBLOCK, and poll waits for the next one; EPIPE once where the oldest are no longer kept.
         """
-        kept = self.machine.uevents
-        return Records(kept, format_uevent, kept[0].number if kept else 1)
+        return Records(self.machine.uevents, format_uevent, self.machine.uevents.first + 1)
 
     @rw(FAULTS, takes=FAULT)
     def faults(self) -> tuple[Fault, ...]:

@@ -87,7 +87,7 @@ class Kernel:
     def weight(self, nid: int) -> int:
         """Weight of a node under weighted interleave: 1 where the kernel has none."""
         try:
-            with open(f"/proc/self/fd/{self.root}/{WEIGHTS}/node{nid}", encoding="ascii") as file:
+            with open(f"{self._path(WEIGHTS)}/node{nid}", encoding="ascii") as file:
                 return int(file.read())
         except FileNotFoundError:
             return 1

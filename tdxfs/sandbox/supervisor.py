@@ -26,7 +26,6 @@ class Supervisor(Thread):
     def __init__(self, listener: int, root: int, proc: int, answered: Collection[str]) -> None:
         super().__init__(daemon=True)
         self.listener = listener
-        self.root = root
         self.call = 0
         """The id of the call that is being answered."""
         self.calls = Calls(Kernel(root), Processes(proc, self._waits))

@@ -1,7 +1,7 @@
 """What of all that the kernel has cached of the tree a change makes wrong.
 
-Names and attributes are cached for an hour, except for those that depend on tasks. Only directories in which the
-kernel knows names (`Inodes`) and in which something may differ (`Directory.touched`) are visited.
+Names and attributes are cached for an hour, except for names that depend on tasks. Only directories in which the kernel
+knows names (`Inodes`) and in which something may differ (`Directory.touched`) are visited.
 """
 
 from __future__ import annotations

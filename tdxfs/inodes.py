@@ -76,17 +76,13 @@ class Inodes:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self.finder = Finder(tree)
-        self.nodes: dict[int, Inode] = {}
+        self.nodes = _root_alone()
         """By the kernel's number."""
-        self._know_root_only()
         self.kept: dict[str, dict[str, Any]] = {}
         """Path -> what chmod, chown, utimes and truncate set."""
         self._generation = tree.generation
         self.stamp = 0
         """Goes up when what is remembered of the tree holds no more."""
-
-    def _know_root_only(self) -> None:
-        self.nodes = {wire.ROOT_NODEID: Inode("", wire.ROOT_NODEID, b"", NEVER, None, None)}
 
     def rehearse(self, paths: Iterable[str]) -> None:
         """Look paths up and forget them: what is worked out once is worked out before somebody waits for it."""
@@ -96,7 +92,7 @@ class Inodes:
                 if inode is not None:
                     self.look_up(inode.nodeid, name)
                     inode = self.at(f"{inode.path}/{name}")
-        self._know_root_only()
+        self.nodes = _root_alone()
 
     def at(self, path: str) -> Inode | None:
         """The inode of a path; None if the kernel does not know it."""
@@ -197,8 +193,7 @@ class Inodes:
         else:
             inode.lookups += 1
             inode.said, inode.stamp, inode.entry, inode.within = said, stamp, entry, within
-        if told != inode.told:
-            inode.told = told
+        inode.told = told
         return said
 
     # --- what stat(2) says ----------------------------------------------------------------
@@ -295,3 +290,7 @@ class Inodes:
         inode.stamp, inode.entry, inode.within = now, entry, None
         inode.told = told if passing else STEADY
         return entry
+
+
+def _root_alone() -> dict[int, Inode]:
+    return {wire.ROOT_NODEID: Inode("", wire.ROOT_NODEID, b"", NEVER, None, None)}

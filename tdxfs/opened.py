@@ -211,7 +211,7 @@ class Descriptions:
                 file = opened.file
                 if file is None or not (file.notifies or file.records):
                     continue
-                if not _has_event(*(self._entry(machine, path) for machine in (old, new))):
+                if not _has_event(self._entry(old, path), entry or self._entry(new, path)):
                     continue
                 opened.unseen = True
             waiter, opened.waiter = opened.waiter, None

@@ -86,8 +86,7 @@ class TasksDir(Directory[Any]):
 
 class TaskControlDir(Directory[Any]):
     """
-    Where `tdxfs run` tells of its tasks. Not in their own directory: the kernel would know names there, and would have
-    to be told of each task that comes and goes.
+    Where `tdxfs run` tells of its tasks. Not in their own directory, in which every name is a task.
     """
 
     WHAT = "/sys/kernel/debug/tdxfs/task_control"

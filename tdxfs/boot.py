@@ -210,7 +210,7 @@ def _dax_devices(topology: Topology) -> Iterator[tuple[tuple[int, int], DaxState
                     device.align or region.align,
                     device.memmap_on_memory,
                     minor,
-                    nd=device.id if device.nd is None else device.nd,
+                    nd=device.nd_id,
                     map_on_pmem=device.map_on_pmem,
                 ),
             )

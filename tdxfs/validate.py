@@ -292,7 +292,7 @@ def _dax(topology: Topology) -> Iterator[Problem]:
 
 
 def _nd_devices(region: DaxRegion, key: str) -> Iterator[Problem]:
-    numbers = [device.id if device.nd is None else device.nd for device in region.devices]
+    numbers = [device.nd_id for device in region.devices]
     if len(set(numbers)) != len(numbers) or any(number < 0 for number in numbers):
         yield Problem(f"{key}.devices.nd", numbers, "must be given once, and not be negative")
     if region.seed is not None and (region.seed in numbers or region.seed < 0):

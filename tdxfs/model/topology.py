@@ -194,6 +194,11 @@ class DaxDevice:
     def size(self) -> int:
         return sum(mapping.size for mapping in self.mappings)
 
+    @property
+    def nd_id(self) -> int:
+        """Instance id of the nd device that it would hang below."""
+        return self.id if self.nd is None else self.nd
+
 
 @frozen
 class DaxRegion:

@@ -17,10 +17,6 @@ from tdxfs.sysfs.codec import LINE, LIST
 ROOT = "/sys/fs/cgroup"
 
 
-def _cpuset(machine: Machine) -> Cgroup | None:
-    return machine.topology.cgroup
-
-
 class GroupDir(Directory[Any]):
     """A group on the way to the one that one looks from, or that one: which CPUs and nodes its tasks may use."""
 
@@ -29,7 +25,7 @@ class GroupDir(Directory[Any]):
 
     def below(self) -> str | None:
         """The path from here to the group that one looks from; None: it leads elsewhere."""
-        cgroup = _cpuset(self.machine)
+        cgroup = self.machine.topology.cgroup
         here = self.path.removeprefix(ROOT)
         if cgroup is None or not f"{cgroup.name.rstrip('/')}/".startswith(f"{here}/"):
             return None
@@ -37,7 +33,7 @@ class GroupDir(Directory[Any]):
 
     def _limits(self) -> Cgroup:
         # the groups above have all there is
-        cgroup = _cpuset(self.machine)
+        cgroup = self.machine.topology.cgroup
         return Cgroup() if cgroup is None or self.below() else cgroup
 
     @ro(LINE, name="cgroup.controllers", size=0)
@@ -58,7 +54,7 @@ class GroupDir(Directory[Any]):
         return has_memory(self.machine) & parse_list(given) if given else has_memory(self.machine)
 
     def _has_cpuset(self) -> bool:
-        return _cpuset(self.machine) is not None
+        return self.machine.topology.cgroup is not None
 
     controllers.visible(_has_cpuset)
     cpus.visible(_has_cpuset)

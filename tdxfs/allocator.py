@@ -60,7 +60,7 @@ def _held(machine: Machine) -> Ranges:
     return machine.tdx.owned | Ranges.of(Range(start, end) for start, end, _ in machine.guest_pages.runs())
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4)
 def _huge_pages(machine: Machine, nid: int) -> Ranges:
     # where the pools of a node are: at the end of its free memory, from the highest zone down
     left = counters.hugepages_kib(machine, nid) * KIB

@@ -9,18 +9,13 @@ import termios
 
 from syscalls import UNSUPPORTED, answer, libc, opened, poll
 
-from semantics.rule import Rule, by
+from semantics.rule import Rule, by, calls_on
 
 FIGETBSZ, FS_IOC_GETFLAGS, FS_IOC_FIEMAP, F_GET_SEALS = 2, 0x80086601, 0xC020660B, 1034
 EVERY = select.POLLIN | select.POLLPRI | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
 
 
-def _reader(call, *arguments):
-    def probe(m):
-        with opened(m.possible) as file:
-            return answer(call, file, *arguments)
-
-    return probe
+_reader = calls_on("possible")
 
 
 def _writer(call):

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from syscalls import UNSUPPORTED, answer, can_open, getdents, libc, opened, poll
 
-from semantics.rule import Rule
+from semantics.rule import Rule, calls_on
 from tdxfs.tree import LAST_OFFSET, name_hash
 
 HASHES = {
@@ -115,12 +115,7 @@ def _seek_to_each(m):
     return wrong
 
 
-def _descriptor(call, *arguments):
-    def probe(m):
-        with opened(m.node0) as directory:
-            return answer(call, directory, *arguments)
-
-    return probe
+_descriptor = calls_on("node0")
 
 
 def _epoll(m):

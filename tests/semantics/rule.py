@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from attrs import evolve, field, frozen
 from machines import MIXED
-from syscalls import answer
+from syscalls import answer, opened
 
 from tdxfs.model import (
     GIB,
@@ -43,6 +43,19 @@ class By:
 
 def by(*answers):
     return By(answers)
+
+
+def calls_on(place):
+    """What makes probes of a call and its arguments: the call on a place of the mount that is open for reading."""
+
+    def made(call, *arguments):
+        def probe(m):
+            with opened(getattr(m, place)) as descriptor:
+                return answer(call, descriptor, *arguments)
+
+        return probe
+
+    return made
 
 
 def _on(kernel, one):
